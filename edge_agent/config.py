@@ -183,7 +183,7 @@ class GateSection(Section):
     max_yaw_deg: float = Field(20.0, gt=0, le=90, description="degrees")
     max_pitch_deg: float = Field(20.0, gt=0, le=90, description="degrees")
     max_roll_deg: float = Field(15.0, gt=0, le=90, description="degrees")
-    min_sharpness: float = Field(0.2, ge=0, le=1, description="0-1, of the aligned face; see docs/gate.md")
+    min_sharpness: float = Field(0.4, ge=0, le=1, description="0-1, of the aligned face; see docs/gate.md")
     max_motion_ied_per_s: float = Field(
         1.5, gt=0, le=100, description="movement between frames, inter-eye distances per second"
     )
@@ -197,7 +197,7 @@ class GateSection(Section):
         0.30, description="share of a liveness model's crop that may lie outside the frame"
     )
     min_track_similarity: float = Field(
-        0.5, ge=-1, le=1, description="correlation of consecutive aligned faces; below: somebody else stepped in"
+        0.65, ge=-1, le=1, description="correlation of consecutive aligned faces; below: somebody else stepped in"
     )
     max_track_gap_s: float = Field(
         1.0, gt=0, le=3600, description="s between two frames of one track; a longer gap starts a new one"

@@ -109,7 +109,9 @@ class CypherFaceError(AgentError):
     """A call to CypherFace did not give an answer that can be used.
 
     ``connect_failed`` is true only when no connection was established by this attempt, so that the service
-    cannot have seen anything of it. ``server_message`` is the service's own text, cut and cleaned.
+    cannot have seen anything of it. ``outcome_unknown`` is true when the request may have been acted upon although
+    no usable answer came (a time-out or reset after bytes may have left): a picture may still land later.
+    ``server_message`` is the service's own text, cut and cleaned.
     """
 
     code = "cypherface_error"
@@ -125,12 +127,14 @@ class CypherFaceError(AgentError):
         server_message: str | None = None,
         retry_after_s: float | None = None,
         connect_failed: bool = False,
+        outcome_unknown: bool = False,
     ) -> None:
         super().__init__(message, code=code, hint=hint)
         self.status = status
         self.server_message = server_message
         self.retry_after_s = retry_after_s
         self.connect_failed = connect_failed
+        self.outcome_unknown = outcome_unknown
 
 
 class Transient(CypherFaceError):
