@@ -1,0 +1,1 @@
+"""The sandbox, observed from outside with a plain HTTP client on real sockets."""
