@@ -1,0 +1,185 @@
+"""Keys and sealed blobs.
+
+::
+
+    device key (32 bytes, outside the state directory)
+      |- HKDF "check"      -> key check value: is this the key of this store?
+      |- HKDF "secrets"    -> seals the store's random keys: lookup, row, audit
+      `- HKDF "users"      -> wraps user keys
+                                user key (random)  -> seals user id, private details, wraps row keys
+                                  row key (random) -> seals one picture
+
+The HKDF salt is the store's random id, so the same device key gives other keys in another store. The lookup, row
+and audit keys are random instead of derived: a device key can be rotated by re-wrapping them, and the lookup key
+(HMAC of user ids, idempotency tombstones) never changes.
+
+A sealed blob is ``version (1) | nonce (12) | AES-256-GCM ciphertext and tag``. Its associated data names the format
+version, table, row, purpose and user: a blob moved elsewhere does not open. Nothing mutable is in it.
+Row keys seal one blob each; a user key seals far fewer than 2**32, the limit for random nonces (NIST SP 800-38D).
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import os
+import struct
+from dataclasses import dataclass
+
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives import hashes
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from edge_agent.errors import ConfigurationError, StorageError
+
+FORMAT_VERSION = 1
+KEY_BYTES = 32
+_NONCE_BYTES = 12
+
+Value = None | int | float | str | bytes
+
+
+def generate_key() -> bytes:
+    """A new device key as text (64 hex digits): survives editors and trailing newlines, unlike raw bytes."""
+    return os.urandom(KEY_BYTES).hex().encode()
+
+
+def parse_key(material: bytes) -> bytes:
+    """The 32 bytes of a device key given raw, as 64 hex digits or as base64.
+
+    Raises ConfigurationError ``key_invalid``.
+    """
+    key = material if len(material) == KEY_BYTES else _decode(material.strip())
+    if key is None or len(key) != KEY_BYTES:
+        raise ConfigurationError(
+            "cannot use the outbox key: it must be 32 bytes, given raw, as 64 hex digits or as base64",
+            code="key_invalid",
+            hint="make one with: openssl rand -hex 32",
+        )
+    if not any(key):
+        raise ConfigurationError("cannot use the outbox key: it is all zero", code="key_invalid")
+    return key
+
+
+def _decode(text: bytes) -> bytes | None:
+    try:
+        if len(text) == 2 * KEY_BYTES:
+            return bytes.fromhex(text.decode("ascii"))
+        return base64.b64decode(text + b"=" * (-len(text) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        return None
+
+
+def encode(*values: Value) -> bytes:
+    """Values as bytes, unambiguous: a type letter, a length, the bytes. 1, 1.0 and "1" differ."""
+    return b"".join(_encode(value) for value in values)
+
+
+def _encode(value: Value) -> bytes:
+    if value is None:
+        tag, body = b"n", b""
+    elif isinstance(value, bytes):
+        tag, body = b"b", value
+    elif isinstance(value, str):
+        tag, body = b"s", value.encode()
+    elif isinstance(value, float):
+        tag, body = b"f", struct.pack(">d", value)
+    else:
+        tag, body = b"i", str(int(value)).encode()
+    return tag + struct.pack(">I", len(body)) + body
+
+
+def mac(key: bytes, *values: Value) -> bytes:
+    """HMAC-SHA-256, 32 bytes, over the unambiguous encoding of the values."""
+    return hmac.digest(key, encode(*values), hashlib.sha256)
+
+
+def same(left: bytes | None, right: bytes | None) -> bool:
+    """Compare two macs in constant time; a missing one equals nothing."""
+    return left is not None and right is not None and hmac.compare_digest(left, right)
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a sealed blob belongs: its associated data."""
+
+    table: str
+    row: str
+    purpose: str
+    user_hmac: bytes = b""
+
+    def associated_data(self) -> bytes:
+        return encode(FORMAT_VERSION, self.table, self.row, self.purpose, self.user_hmac)
+
+
+def seal(key: bytes, plain: bytes, place: Place) -> bytes:
+    nonce = os.urandom(_NONCE_BYTES)
+    return bytes([FORMAT_VERSION]) + nonce + AESGCM(key).encrypt(nonce, plain, place.associated_data())
+
+
+def unseal(key: bytes, blob: bytes, place: Place) -> bytes:
+    """Raises StorageError ``tampered`` when the blob was changed, moved, or sealed with another key."""
+    if not blob or blob[0] != FORMAT_VERSION:
+        raise tampered(place.table, place.row, f"its {place.purpose} has an unknown format")
+    nonce, sealed = blob[1 : 1 + _NONCE_BYTES], blob[1 + _NONCE_BYTES :]
+    try:
+        return AESGCM(key).decrypt(nonce, sealed, place.associated_data())
+    except (InvalidTag, ValueError) as exc:
+        raise tampered(place.table, place.row, f"its {place.purpose} does not authenticate") from exc
+
+
+def tampered(table: str, row: str, why: str) -> StorageError:
+    return StorageError(
+        f"cannot trust {table} {row}: {why}",
+        code="tampered",
+        hint="the state directory was changed from outside or the storage is failing: keep a copy, see docs/durability.md",
+    )
+
+
+class DeviceKeys:
+    """What is derived from one device key for one store."""
+
+    def __init__(self, device_key: bytes, store_id: bytes) -> None:
+        self.check_value = _derive(device_key, store_id, "check")
+        self._secrets = _derive(device_key, store_id, "secrets")
+        self._users = _derive(device_key, store_id, "users")
+
+    def seal_secret(self, name: str, generation: int, secret: bytes) -> bytes:
+        return seal(self._secrets, secret, Place("secrets", f"{name}/{generation}", "secret"))
+
+    def open_secret(self, name: str, generation: int, sealed: bytes) -> bytes:
+        return unseal(self._secrets, sealed, Place("secrets", f"{name}/{generation}", "secret"))
+
+    def wrap_user_key(self, user_hmac: bytes, user_key: bytes) -> bytes:
+        return seal(self._users, user_key, Place("users", user_hmac.hex(), "user key", user_hmac))
+
+    def unwrap_user_key(self, user_hmac: bytes, wrapped: bytes) -> bytes:
+        return unseal(self._users, wrapped, Place("users", user_hmac.hex(), "user key", user_hmac))
+
+
+def _derive(device_key: bytes, store_id: bytes, purpose: str) -> bytes:
+    info = b"edge-agent outbox v1 " + purpose.encode()
+    return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=store_id, info=info).derive(device_key)
+
+
+@dataclass(frozen=True, slots=True)
+class StoreKeys:
+    """The keys in use while a store is open."""
+
+    device: DeviceKeys
+    lookup: bytes
+    rows: dict[int, bytes]
+    """Generation -> key; the highest seals."""
+    audits: dict[int, bytes]
+
+    def user_hmac(self, user_id: str) -> bytes:
+        return mac(self.lookup, "user", user_id)
+
+    def idempotency_hmac(self, caller: str, key: str) -> bytes:
+        return mac(self.lookup, "idempotency", caller, key)
+
+    def body_hmac(self, body: bytes) -> bytes:
+        return mac(self.lookup, "body", body)

@@ -1,0 +1,225 @@
+-- Named statements that read, or keep the derived and auxiliary tables.
+
+-- name: by_id
+SELECT * FROM verifications WHERE id = :id
+
+-- name: by_seq
+SELECT * FROM verifications WHERE seq = :seq
+
+-- name: newest
+SELECT * FROM verifications WHERE seq < :before ORDER BY seq DESC LIMIT :limit
+
+-- name: newest_in_state
+SELECT * FROM verifications WHERE state = :state AND seq < :before ORDER BY seq DESC LIMIT :limit
+
+-- name: newest_of_caller
+SELECT * FROM verifications WHERE caller = :caller AND seq < :before ORDER BY seq DESC LIMIT :limit
+
+-- name: newest_of_caller_in_state
+SELECT * FROM verifications WHERE caller = :caller AND state = :state AND seq < :before
+ORDER BY seq DESC LIMIT :limit
+
+-- name: count_states
+SELECT state, count(*) AS number FROM verifications GROUP BY state
+
+-- name: oldest_with_picture
+SELECT * FROM verifications WHERE image_bytes > 0 ORDER BY seq LIMIT 1
+
+-- Nobody but the holder of a lease touches a leased row; a live capture is not evicted.
+-- name: oldest_to_evict
+SELECT * FROM verifications
+WHERE image_bytes > 0 AND seq > :after AND lease_token IS NULL AND state NOT IN ('captured', 'matching')
+ORDER BY seq LIMIT 1
+
+-- Too old by running time, or by the wall clock of another boot when it was synchronised then and is now.
+-- name: too_old
+SELECT seq FROM verifications
+WHERE image_bytes > 0 AND lease_token IS NULL AND (
+    created_running_s <= :running_limit_s
+    OR (:synchronised AND created_synchronised AND created_boot_id <> :boot_id AND created_at <= :wall_limit))
+ORDER BY seq LIMIT :limit
+
+-- The heads that may be forwarded now, the live ones first, then the oldest. A user is left out while one of its
+-- captures is leased, while it stands before the camera, and while a PUT of another capture may still land.
+-- name: claimable
+SELECT l.head_seq FROM lanes AS l
+WHERE l.environment = :environment AND l.ready_running_s <= :running_s
+    AND NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.user_hmac = l.user_hmac
+        AND v.lease_token IS NOT NULL AND v.lease_until_running_s > :running_s)
+    AND (l.live OR NOT EXISTS (SELECT 1 FROM verifications AS v INDEXED BY verifications_by_user
+        WHERE v.user_hmac = l.user_hmac AND v.erased = 0 AND v.state = 'searching'))
+    AND NOT EXISTS (SELECT 1 FROM upload_marks AS u JOIN verifications AS h ON h.seq = l.head_seq
+        WHERE u.user_hmac = l.user_hmac AND u.verification_id <> h.id AND u.until_running_s > :running_s)
+ORDER BY l.live DESC, l.head_seq
+
+-- name: quarantined
+SELECT max(until_running_s) AS until_s FROM upload_marks
+WHERE user_hmac = :user_hmac AND verification_id <> :id AND until_running_s > :running_s
+
+-- name: leased_of_user
+SELECT * FROM verifications WHERE user_hmac = :user_hmac AND lease_token IS NOT NULL
+
+-- name: next_ready
+SELECT min(ready_running_s) AS ready_s FROM lanes WHERE environment = :environment
+
+-- name: drop_lane
+DELETE FROM lanes WHERE user_hmac = :user_hmac AND environment = :environment
+
+-- name: set_lane
+INSERT INTO lanes (user_hmac, environment, head_seq, live, ready_running_s)
+SELECT user_hmac, environment, seq, state IN ('captured', 'matching'), next_attempt_running_s
+FROM verifications INDEXED BY verifications_by_lane
+WHERE user_hmac = :user_hmac AND environment = :environment
+    AND state IN ('captured', 'matching', 'pending', 'provisionally_verified')
+ORDER BY (state IN ('captured', 'matching')) DESC, seq LIMIT 1
+
+-- name: drop_lanes
+DELETE FROM lanes
+
+-- name: lanes_to_build
+SELECT DISTINCT user_hmac, environment FROM verifications
+WHERE state IN ('captured', 'matching', 'pending', 'provisionally_verified')
+
+-- What a crash may have left in a state that only a running daemon can hold.
+-- name: left_by_crash
+SELECT seq FROM verifications WHERE state IN ('searching', 'captured', 'matching')
+UNION SELECT seq FROM verifications INDEXED BY one_lease_per_user WHERE lease_token IS NOT NULL
+ORDER BY seq
+
+-- name: queue
+SELECT count(*) AS depth FROM verifications
+WHERE state IN ('captured', 'matching', 'pending', 'provisionally_verified')
+
+-- name: leased
+SELECT count(*) AS number FROM verifications WHERE lease_token IS NOT NULL
+
+-- name: totals
+SELECT items, bytes FROM payload_totals WHERE one = 1
+
+-- name: insert_payload
+INSERT INTO payloads (seq, row_key, bytes, picture) VALUES (:seq, :row_key, :bytes, :picture)
+
+-- name: payload
+SELECT row_key, picture FROM payloads WHERE seq = :seq
+
+-- name: delete_payload
+DELETE FROM payloads WHERE seq = :seq
+
+-- name: user
+SELECT * FROM users WHERE user_hmac = :user_hmac
+
+-- name: insert_user
+INSERT INTO users (user_hmac, key_generation, wrapped_key, user_id)
+VALUES (:user_hmac, :generation, :wrapped_key, :user_id)
+
+-- name: delete_user
+DELETE FROM users WHERE user_hmac = :user_hmac
+
+-- name: to_erase
+SELECT * FROM verifications WHERE user_hmac = :user_hmac AND erased = 0 LIMIT :limit
+
+-- name: begin_erasure
+INSERT INTO erasures (user_hmac, audit_seq) VALUES (:user_hmac, :audit_seq) ON CONFLICT DO NOTHING
+
+-- name: erasures
+SELECT user_hmac FROM erasures
+
+-- name: end_erasure
+DELETE FROM erasures WHERE user_hmac = :user_hmac
+
+-- name: idempotency
+SELECT * FROM idempotency WHERE key_hmac = :key_hmac
+
+-- name: insert_idempotency
+INSERT INTO idempotency (key_hmac, body_hmac, verification_id, created_at, created_synchronised, created_boot_id,
+    created_running_s, mac_generation, mac)
+VALUES (:key_hmac, :body_hmac, :verification_id, :created_at, :created_synchronised, :created_boot_id,
+    :created_running_s, :mac_generation, :mac)
+
+-- name: upload_mark
+SELECT * FROM upload_marks WHERE image_name = :image_name
+
+-- name: upload_marks
+SELECT * FROM upload_marks
+
+-- name: upload_marks_of_lease
+SELECT * FROM upload_marks WHERE user_hmac = :user_hmac AND lease_token = :token
+
+-- name: set_upload_mark
+INSERT INTO upload_marks (image_name, user_hmac, verification_id, lease_token, until_running_s, mac_generation, mac)
+VALUES (:image_name, :user_hmac, :verification_id, :lease_token, :until_running_s, :mac_generation, :mac)
+ON CONFLICT (image_name) DO UPDATE
+SET lease_token = excluded.lease_token, until_running_s = excluded.until_running_s,
+    mac_generation = excluded.mac_generation, mac = excluded.mac
+
+-- name: drop_upload_mark
+DELETE FROM upload_marks WHERE image_name = :image_name
+
+-- name: prune_upload_marks
+DELETE FROM upload_marks WHERE until_running_s < :running_s
+
+-- name: failures
+SELECT * FROM failures WHERE at_running_s > :since_s ORDER BY seq
+
+-- name: insert_failure
+INSERT INTO failures (user_hmac, kind, terminal, at_running_s, mac_generation, mac)
+VALUES (:user_hmac, :kind, :terminal, :at_running_s, :mac_generation, :mac)
+
+-- name: prune_failures
+DELETE FROM failures WHERE at_running_s < :before_s
+
+-- name: meta
+SELECT value, mac FROM meta WHERE name = :name
+
+-- name: set_meta
+INSERT INTO meta (name, value, mac) VALUES (:name, :value, :mac)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value, mac = excluded.mac
+
+-- name: check_values
+SELECT generation, check_value FROM device_keys
+
+-- name: insert_device_key
+INSERT INTO device_keys (generation, check_value, created_at) VALUES (:generation, :check_value, :created_at)
+
+-- name: secrets
+SELECT name, generation, sealed FROM secrets
+
+-- name: insert_secret
+INSERT INTO secrets (name, generation, key_generation, sealed) VALUES (:name, :generation, :key_generation, :sealed)
+
+-- name: audit_head
+SELECT * FROM audit ORDER BY seq DESC LIMIT 1
+
+-- name: audit_from
+SELECT * FROM audit WHERE seq > :after ORDER BY seq
+
+-- name: audit_anchor
+SELECT * FROM audit_anchors ORDER BY seq DESC LIMIT 1
+
+-- name: append_audit
+INSERT INTO audit (seq, at, synchronised, boot_id, boottime_s, running_s, instance_id, event, verification_id,
+    user_hmac, from_state, to_state, detail, key_generation, mac)
+VALUES (:seq, :at, :synchronised, :boot_id, :boottime_s, :running_s, :instance_id, :event, :verification_id,
+    :user_hmac, :from_state, :to_state, :detail, :key_generation, :mac)
+
+-- name: waiting
+SELECT v.* FROM lanes AS l JOIN verifications AS v ON v.seq = l.head_seq
+WHERE l.environment = :environment AND l.ready_running_s > :running_s
+
+-- name: all_verifications
+SELECT * FROM verifications ORDER BY seq
+
+-- name: all_idempotency
+SELECT * FROM idempotency
+
+-- name: all_upload_marks
+SELECT * FROM upload_marks
+
+-- name: all_failures
+SELECT * FROM failures
+
+-- name: audit_record
+SELECT verification_id, to_state FROM audit WHERE seq = :seq
+
+-- name: later_audit
+SELECT 1 FROM audit WHERE verification_id = :id AND seq > :seq LIMIT 1

@@ -1,0 +1,161 @@
+"""Restart, housekeeping and erasure: what ends captures other than a verdict."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+from edge_agent.outbox.ages import Moment, RunningClock, to_iso
+from edge_agent.outbox.audit import Entry
+from edge_agent.outbox.core import QUERIES
+from edge_agent.outbox.crypto import mac
+from edge_agent.outbox.forwarding import Forwarding
+from edge_agent.outbox.records import Destruction, Recovery, VerificationRecord
+from edge_agent.outbox.rows import Row
+from edge_agent.types import State
+
+_BATCH = 200
+"""Rows per transaction where many may change: bounds the write-ahead log."""
+_SHRINK_PAGES = 2560
+"""10 MB of 4 KB pages per tick go back to the file system."""
+_FAILURE_KEPT_S = 24 * 3600.0
+
+
+class Retention(Forwarding):
+    """Operations of the daemon itself and of the security officer."""
+
+    def recover(self) -> Recovery:
+        """Once after ``open``, before anything else: end what only a running daemon can be in the middle of."""
+        finished = self._resume_erasures()
+        with self._change() as now:
+            seqs = [row["seq"] for row in self._query("left_by_crash").fetchall()]
+            rows = [row for seq in seqs if self._readable(row := self._by_seq(seq), now)]
+            leased = [row for row in rows if row["lease_token"]]
+            for row in leased:
+                self._apply("void_lease", row, now)
+            interrupted = [r for row in rows if (r := self._interrupt(row, now))]
+            resumed = [r for row in rows if (r := self._apply("pend", self._by_seq(row["seq"]), now))]
+            self._extend_quarantines(now)
+            self._rebuild_lanes()
+            recovery = Recovery(
+                interrupted=tuple(record.id for record in interrupted),
+                resumed=tuple(record.id for record in resumed),
+                leases_voided=len(leased),
+                erasures_finished=finished,
+            )
+            counts = {"interrupted": len(interrupted), "resumed": len(resumed), "leases_voided": len(leased)}
+            self._chain.append(Entry("start", detail=counts), now)
+        self._wipe()
+        return recovery
+
+    def tick(self) -> None:
+        """Every 60 s: persist the running time, expire what is too old, wipe traces, give space back."""
+        with self._change() as now:
+            self._save_clock(now)
+            self._query("prune_upload_marks", running_s=now.running_s)
+            self._query("prune_failures", before_s=now.running_s - _FAILURE_KEPT_S)
+            for seq in self._too_old(now):
+                row = self._by_seq(seq)
+                if self._readable(row, now):
+                    self._apply("unpark" if row["parked"] else "expire", row, now, {"max_age_s": self.limits.max_age_s})
+        self._database.shrink(_SHRINK_PAGES)
+        if self.erasure_pending:
+            self._wipe()
+
+    def withdraw(self, verification_id: str) -> VerificationRecord:
+        """Consent withdrawn: an open verification becomes ``deleted``; of any, everything personal is destroyed.
+
+        A verification that ended keeps its state. The user's key goes with the last of its verifications.
+        """
+        with self._change() as now:
+            row = self._find(verification_id)
+            record = self._apply("erase", row, now) or self._record(row, now)
+            if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
+                self._query("delete_user", user_hmac=row["user_hmac"])
+        self._wipe()
+        return record
+
+    def delete_user(self, user_id: str) -> Destruction:
+        """Destroy everything about a user but tombstones, lock-outs and the audit's keyed name.
+
+        The user's key goes first, in a transaction of its own: from then on nothing can be read again, and a
+        crash in between is resumed by ``recover``.
+        """
+        user_hmac = self._keys.user_hmac(user_id)
+        with self._change() as now:
+            audit_seq = self._chain.append(Entry("user_destroyed", user_hmac=user_hmac), now)
+            self._query("begin_erasure", user_hmac=user_hmac, audit_seq=audit_seq)
+            self._query("delete_user", user_hmac=user_hmac)
+        captures, records = self._erase_rows(user_hmac)
+        self._wipe()
+        return Destruction(user_hmac.hex(), captures, records, audit_seq, traces_left=self.erasure_pending)
+
+    # -- parts
+
+    def _by_seq(self, seq: int) -> Row:
+        row: Row = self._query("by_seq", seq=seq).fetchone()
+        return row
+
+    def _interrupt(self, row: Row, now: Moment) -> VerificationRecord | None:
+        if row["state"] != State.SEARCHING:
+            return None
+        return self._apply("fail", row, now, {"code": "interrupted"}, code="interrupted", error_detail=None)
+
+    def _extend_quarantines(self, now: Moment) -> None:
+        """How long the device was down is unknown: every quarantine that still runs begins anew."""
+        until_s = now.running_s + self.limits.upload_quarantine_s
+        for mark in self._query("upload_marks").fetchall():
+            if mark["until_running_s"] > now.running_s and self._mac_fits("upload_marks", mark):
+                values = {**dict(mark), "lease_token": None, "until_running_s": float(until_s)}
+                del values["mac"]
+                self._query("set_upload_mark", **self._sealed_values("upload_marks", values))
+
+    def _rebuild_lanes(self) -> None:
+        self._query("drop_lanes")
+        for lane in self._query("lanes_to_build").fetchall():
+            self._query("set_lane", user_hmac=lane["user_hmac"], environment=lane["environment"])
+
+    def _too_old(self, now: Moment) -> list[int]:
+        max_age_s = self.limits.max_age_s
+        rows = self._query(
+            "too_old",
+            running_limit_s=now.running_s - max_age_s,
+            synchronised=int(now.synchronised),
+            boot_id=now.instant.boot_id,
+            wall_limit=to_iso(now.wall - timedelta(seconds=max_age_s)) if now.synchronised else "",
+            limit=_BATCH,
+        )
+        return [row["seq"] for row in rows.fetchall()]
+
+    def _save_clock(self, now: Moment) -> None:
+        saved = RunningClock(now.instant.boot_id, now.instant.boottime_s, self._running.base_s).to_json()
+        key = self._keys.rows[max(self._keys.rows)]
+        self._database.execute(QUERIES["set_meta"], name="clock", value=saved, mac=mac(key, "meta", "clock", saved))
+
+    def _erase_rows(self, user_hmac: bytes) -> tuple[int, int]:
+        """Strip the rows of a user whose key is gone; returns (pictures, records)."""
+        captures = records = 0
+        while True:
+            with self._change() as now:
+                rows = self._query("to_erase", user_hmac=user_hmac, limit=_BATCH).fetchall()
+                for row in rows:
+                    # a row that was tampered with is erased all the same, and the log says so
+                    genuine = self._mac_fits("verifications", row)
+                    self._apply("erase", row, now, None if genuine else {"tampered": True})
+                captures += sum(row["image_bytes"] > 0 for row in rows)
+                records += len(rows)
+                if len(rows) < _BATCH:
+                    detail = {"captures": captures, "records": records}
+                    self._chain.append(Entry("user_destruction_finished", user_hmac=user_hmac, detail=detail), now)
+                    self._query("end_erasure", user_hmac=user_hmac)
+                    return captures, records
+
+    def _resume_erasures(self) -> int:
+        with self._database.reading():
+            unfinished = [row["user_hmac"] for row in self._query("erasures").fetchall()]
+        for user_hmac in unfinished:
+            self._erase_rows(user_hmac)
+        return len(unfinished)
+
+    def _wipe(self) -> None:
+        """Empty the write-ahead log: deleted pages live on in it until then."""
+        self.erasure_pending = not self._database.truncate_log()

@@ -1,0 +1,76 @@
+"""Between the columns of a row and the parts of a record."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any
+
+from edge_agent.outbox.clock import BootInstant
+from edge_agent.outbox.crypto import mac
+from edge_agent.outbox.records import Consent, Environment, Lease, Verdict
+
+Row = sqlite3.Row
+
+_UNBOUND = {"failures": frozenset({"mac", "seq"})}
+"""Columns outside a row's mac; a failure's number is known only after the insert, and nothing refers to it."""
+
+
+def environment_text(environment: Environment) -> str:
+    return f"{environment.merchant_id} {environment.base_url}"
+
+
+def row_mac(key: bytes, table: str, values: Mapping[str, Any]) -> bytes:
+    unbound = _UNBOUND.get(table, frozenset({"mac"}))
+    flat = [item for name in sorted(values) if name not in unbound for item in (name, values[name])]
+    return mac(key, table, *flat)
+
+
+def boot_instant(row: Row, prefix: str) -> BootInstant | None:
+    boot_id = row[f"{prefix}_boot_id"]
+    return BootInstant(boot_id, row[f"{prefix}_boottime_s"]) if boot_id is not None else None
+
+
+def verdict_of(row: Row) -> Verdict | None:
+    if row["positive"] is None:
+        return None
+    return Verdict(
+        positive=bool(row["positive"]),
+        http_status=row["http_status"],
+        image_name=row["image_name"],
+        image_sha256=row["image_sha256"],
+        matched_field=row["matched_field"],
+        similarity=row["similarity"],
+    )
+
+
+def lease_of(row: Row) -> Lease | None:
+    if row["lease_token"] is None:
+        return None
+    return Lease(row["lease_token"], row["lease_instance"], row["lease_until_running_s"])
+
+
+def private_text(
+    reference: str | None, amount: Decimal | None, currency: str | None, consent: Consent | None
+) -> str | None:
+    """The personal details of a request as JSON, or None when there are none."""
+    details = {
+        "reference": reference,
+        "amount": None if amount is None else str(amount),
+        "currency": currency,
+        "consent": None if consent is None else [consent.reference, *consent.scopes],
+    }
+    present = {name: value for name, value in details.items() if value is not None}
+    return json.dumps(present) if present else None
+
+
+def private_details(text: str | None) -> dict[str, Any]:
+    details = json.loads(text) if text else {}
+    if "amount" in details:
+        details["amount"] = Decimal(details["amount"])
+    if "consent" in details:
+        reference, *scopes = details["consent"]
+        details["consent"] = Consent(reference, tuple(scopes))
+    return details
