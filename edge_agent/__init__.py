@@ -1,3 +1,8 @@
 """edge-agent: on-device face pre-screening and fail-closed verification with CypherFace."""
 
+import os
+
+# Before numpy is imported anywhere: its BLAS would start a thread per core that nothing here uses (10 MB, 60 ms).
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 __version__ = "0.1.0"

@@ -104,7 +104,7 @@ class SecretRef(Section):
 def _read_secret_file(path: Path, *, private: bool) -> bytes:
     try:
         mode = path.stat().st_mode
-        secret = path.read_bytes().rstrip(b"\r\n")
+        secret = _without_newline(path.read_bytes())
     except OSError as exc:
         raise ConfigurationError(
             f"cannot read the secret file {path}: {exc.strerror}",
@@ -120,6 +120,11 @@ def _read_secret_file(path: Path, *, private: bool) -> bytes:
     if not secret:
         raise ConfigurationError(f"cannot use the secret file {path}: it is empty", code="secret_missing")
     return secret
+
+
+def _without_newline(data: bytes) -> bytes:
+    """An editor's newline at the end is no part of a secret; a raw key of 32 bytes may end in any byte."""
+    return data if len(data) == 32 else data.rstrip(b"\r\n")
 
 
 class ApiSection(Section):
@@ -189,7 +194,10 @@ class GateSection(Section):
     )
     min_luminance: Ratio = Field(0.2, description="mean luminance of the face")
     max_luminance: Ratio = Field(0.8, description="mean luminance of the face")
-    max_dark_share: Ratio = Field(0.05, description="share of face pixels with luma <= 25")
+    max_dark_share: Ratio = Field(
+        0.08,
+        description="share of face pixels with luma <= 25; wider than for bright pixels: dark skin, beards, glasses",
+    )
     max_bright_share: Ratio = Field(0.05, description="share of face pixels with luma >= 247")
     min_light_uniformity: Ratio = Field(0.3, description="left/right illumination uniformity")
     min_dynamic_range_bits: float = Field(5.0, ge=0, le=8, description="entropy of the face's luma histogram, bits")

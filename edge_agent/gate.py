@@ -151,7 +151,7 @@ def check_liveness(scores: Sequence[LivenessScore], limits: GateSection) -> tupl
     """
     checks: list[Check] = []
     for s in scores:
-        usable = s.score is not None and s.out_of_bounds <= limits.max_liveness_out_of_bounds
+        usable = s.score is not None and not (s.bounded and s.out_of_bounds > limits.max_liveness_out_of_bounds)
         checks.append(
             Check(
                 GateCode.LIVENESS_INPUT_REJECTED,

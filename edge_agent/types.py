@@ -204,6 +204,8 @@ class LivenessScore:
     threshold: float
     out_of_bounds: float
     """Share of the model's crop that lies outside the frame, 0-1."""
+    bounded: bool = False
+    """Whether too large a share makes the crop unusable; False for models that move their crop into the frame."""
 
     @property
     def passed(self) -> bool:

@@ -129,10 +129,15 @@ def test_every_liveness_model_must_agree() -> None:
 
 
 def test_a_crop_outside_the_frame_is_rejected_and_not_judged() -> None:
-    outside = LivenessScore("first", 0.99, 0.5, 0.31)
+    outside = LivenessScore("first", 0.99, 0.5, 0.31, bounded=True)
     checks = check_liveness((outside,), LIMITS)
     assert failed(checks) == [GateCode.LIVENESS_INPUT_REJECTED]
     assert checks[1].passed is None
+
+
+def test_a_crop_that_is_moved_into_the_frame_is_judged_however_far_it_had_to_move() -> None:
+    moved = LivenessScore("first", 0.99, 0.5, 0.6)
+    assert failed(check_liveness((moved,), LIMITS)) == []
 
 
 def test_a_model_without_a_score_is_rejected() -> None:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
-import numpy as np
-
 from edge_agent.camera.port import checked
 from edge_agent.camera.sway import SwayingStill
-from edge_agent.errors import CameraError
+from edge_agent.errors import CameraError, InputError
+from edge_agent.picture import read_picture
 from edge_agent.types import Image
 
 PICTURE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
@@ -46,14 +44,7 @@ class Stills:
 def _picture(file: Path) -> Image:
     """Raises CameraError camera_format, or camera_unavailable where the file cannot be read."""
     try:
-        data = np.frombuffer(file.read_bytes(), np.uint8)
-    except OSError as exc:
-        raise CameraError(f"cannot read the picture {file}: {exc.strerror}") from exc
-    image = cv2.imdecode(data, cv2.IMREAD_COLOR) if data.size else None
-    if image is None:
-        raise CameraError(
-            f"cannot replay {file}: it is not a picture, or it is damaged",
-            code="camera_format",
-            hint="use a JPEG or PNG that an image viewer opens",
-        )
-    return checked(image, str(file))
+        return checked(read_picture(file), str(file))
+    except InputError as exc:
+        code = "camera_unavailable" if exc.code == "picture_unreadable" else "camera_format"
+        raise CameraError(exc.message, code=code, hint=exc.hint) from exc

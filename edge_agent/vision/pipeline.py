@@ -1,0 +1,104 @@
+"""The pipeline of one pack: what is measured of a frame. It decides nothing; limits belong to the gate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from edge_agent.errors import ModelError
+from edge_agent.types import Embedding, Face, Frame, Image, LivenessScore, Measurement
+from edge_agent.vision.detect import Detector
+from edge_agent.vision.embed import Embedder
+from edge_agent.vision.liveness import LivenessModel, open_liveness
+from edge_agent.vision.quality import measure_face
+from edge_agent.vision.runtime import Session, keep_heap_small, load_session, return_freed_memory
+
+if TYPE_CHECKING:
+    from edge_agent.packs.manifest import Pack
+
+LoadSession = Callable[[str], Session]
+"""Opens the model file of that name. Raises ModelError."""
+
+DIGEST_STEP_PX = 7
+"""Every seventh pixel of every seventh row: two different camera pictures differ there too, by their noise."""
+
+
+class Pipeline:
+    """Detector, quality, liveness and embedder of one pack. Not thread-safe: one thread calls it."""
+
+    def __init__(self, pack: Pack, load: LoadSession) -> None:
+        """Open the detector and every liveness model; the embedder waits for its first use. Raises ModelError."""
+        self.pack = pack
+        self._load = load
+        self._detector = Detector(pack.detector, load(pack.detector.file))
+        self._liveness: tuple[LivenessModel, ...] = tuple(
+            open_liveness(model, [load(member.file) for member in model.members]) for model in pack.liveness
+        )
+
+    def measure(self, frame: Frame) -> Measurement:
+        """Faces, and the quality of the largest. Raises ModelError when a model cannot be run."""
+        height, width = frame.image.shape[:2]
+        faces = self._detector.detect(frame.image)
+        quality = measure_face(frame.image, faces[0]) if faces else None
+        return Measurement(width, height, faces, quality, picture_digest(frame.image))
+
+    def liveness(self, frame: Frame, face: Face) -> tuple[LivenessScore, ...]:
+        """The opinion of every liveness model of the pack, in its order. Raises ModelError."""
+        return tuple(model.score(frame.image, face) for model in self._liveness)
+
+    def embed(self, frame: Frame, face: Face) -> Embedding:
+        """The face's embedding. Raises ModelError, also (``no_embedder``) when the pack has none."""
+        return self._embedder.embed(frame.image, face.landmarks)
+
+    @cached_property
+    def _embedder(self) -> Embedder:
+        manifest = self.pack.embedder
+        if manifest is None:
+            raise ModelError(
+                f"cannot compare faces: the pack {self.pack.name} has no embedder",
+                code="no_embedder",
+                hint="choose a pack with an embedder (edge-agent models list)",
+            )
+        return Embedder(manifest, self._load(manifest.file))
+
+    def warm_up(self) -> None:
+        """Load what is loaded lazily (the embedder). Raises ModelError."""
+        self._embedder  # noqa: B018  touching the property loads it
+
+
+def open_pipeline(
+    pack: Pack,
+    models_dir: Path,
+    *,
+    providers: str | Sequence[str] = "auto",
+    threads: int = 0,
+    with_embedder: bool = False,
+) -> Pipeline:
+    """Load and verify the pack's models from ``models_dir``.
+
+    ``with_embedder`` loads the embedder now instead of at its first use. Raises ModelError (``models_missing``,
+    ``model_tampered``, ``model_invalid``, ``provider_unavailable``).
+    """
+    # Manifests bring pydantic (20 MB, a third of the start): vision alone, with packs of another making, does without.
+    from edge_agent.packs.verify import require_model
+
+    def load(name: str) -> Session:
+        model = require_model(models_dir, name, pack.files[name], pack=pack.name)
+        return load_session(model, name=name, providers=providers, threads=threads)
+
+    keep_heap_small()
+    pipeline = Pipeline(pack, load)
+    if with_embedder:
+        pipeline.warm_up()
+    return_freed_memory()
+    return pipeline
+
+
+def picture_digest(image: Image) -> bytes:
+    """16 bytes, equal for equal pictures; from a sample of the pixels."""
+    digest = blake2b(repr(image.shape).encode(), digest_size=16)
+    digest.update(image[::DIGEST_STEP_PX, ::DIGEST_STEP_PX].tobytes())
+    return digest.digest()
