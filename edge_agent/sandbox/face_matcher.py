@@ -11,10 +11,10 @@ import numpy as np
 
 from edge_agent.errors import InputError, ModelError
 from edge_agent.packs.manifest import load_pack
+from edge_agent.picture import read_picture
 from edge_agent.sandbox.matcher import Comparison
 from edge_agent.sandbox.state import Outcome
 from edge_agent.types import Embedding, Frame
-from edge_agent.vision.picture import read_picture
 from edge_agent.vision.pipeline import open_pipeline
 
 THRESHOLD_SIMILARITY = 80.0

@@ -1,0 +1,518 @@
+"""The agent: one terminal's verifications, from the request to the verdict. Composition and lifetime of all parts.
+
+It starts and serves even when the store, the models, the camera or the network are missing: *degraded*, refusing what
+it cannot do with the code that says why. Everything here runs in the event loop; blocking work is in named workers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from edge_agent.camera import Camera, open_camera
+from edge_agent.config import Config
+from edge_agent.cypherface.client import CypherFaceClient
+from edge_agent.cypherface.wire import new_image_name
+from edge_agent.errors import AgentError, EnvironmentFault, InputError, ModelError, SessionRefused
+from edge_agent.events import EventBus
+from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
+from edge_agent.forwarder import Forwarder, ForwarderStatus
+from edge_agent.outbox.clock import Clock, SystemClock, instant
+from edge_agent.outbox.crypto import parse_key
+from edge_agent.outbox.records import (
+    Environment,
+    Limits,
+    NewVerification,
+    StateConflict,
+    VerificationRecord,
+    approved,
+)
+from edge_agent.outbox.store import Store
+from edge_agent.screening import Screener, Vision
+from edge_agent.texts import hint_text
+from edge_agent.types import Assessment, Frame, GateCode, State
+from edge_agent.workers import Worker
+
+log = logging.getLogger(__name__)
+
+TICK_S = 60.0
+"""The store counts running time, expires and cleans up this often."""
+RESTART_PAUSE_S = 1.0
+"""A loop of ours that ended with an unexpected error starts again after this."""
+
+
+class PictureRefused(InputError):
+    """An enrolment picture does not pass the gate."""
+
+    code = "picture_refused"
+
+    def __init__(self, reasons: tuple[GateCode, ...]) -> None:
+        names = ", ".join(reason.value for reason in reasons)
+        super().__init__(f"cannot enrol this picture: {names}", hint="take another picture; see docs/gate.md")
+        self.reasons = reasons
+
+
+@dataclass(slots=True)
+class _Session:
+    """The verification that is being filmed."""
+
+    id: str
+    caller: str
+    camera: Camera
+    task: asyncio.Task[None] | None = None
+    hint: GateCode | None = None
+
+
+class Agent:
+    """One terminal. ``start``, then ``drain`` and ``close``, once each; the rest between them."""
+
+    def __init__(
+        self,
+        config: Config,
+        *,
+        clock: Clock | None = None,
+        camera_factory: Callable[[], Camera] | None = None,
+        vision_factory: Callable[[], Vision] | None = None,
+    ) -> None:
+        self.config = config
+        self.bus = EventBus()
+        self.frames: Counter[str] = Counter()
+        self.clock: Clock = clock or SystemClock()
+        self.started_at = datetime.now(UTC)
+        self.first_frame_after_s: float | None = None
+        """Seconds from the start to the first screened frame, once there was one."""
+        self._began_s = self.clock.monotonic_s()
+        self._camera_factory = camera_factory or (lambda: open_camera(config.camera))
+        self._vision_factory = vision_factory or self._open_pipeline
+        self._store_worker = Worker("store")
+        self._camera_worker = Worker("camera")
+        self._inference_worker = Worker("inference")
+        self._store: Store | None = None
+        self._vision: Vision | None = None
+        self._client: CypherFaceClient | None = None
+        self._forwarder: Forwarder | None = None
+        self._session: _Session | None = None
+        self._begin = asyncio.Lock()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._announced: dict[str, State] = {}
+        self._faults: dict[str, AgentError] = {}
+        self._stopping = False
+        self._ready = asyncio.Event()
+
+    # -- lifetime -------------------------------------------------------------------------------------------------
+
+    async def start(self) -> None:
+        """Bring up what can be brought up; the rest is a fault that ``faults`` names. Never raises AgentError."""
+        models = asyncio.create_task(self._load_models(), name="load models")
+        await self._guarded("store", self._open_store)
+        if self._store is not None:
+            await self._guarded("cypherface", self._open_forwarder)
+            self._loop("tick", self._tick)
+        await models
+        self._ready.set()
+
+    async def drain(self) -> None:
+        """First half of stopping, while the API still answers. In this order, each step needing the ones after it:
+
+        1. no new verifications (``stopping``); the one being filmed ends as failed/interrupted, nothing is filmed;
+        2. the forwarder and the clocks: sequences under way are given back, their captures stay queued;
+        3. event readers and waiting requests are told that it is over.
+        """
+        self._stopping = True
+        await self._end_session("interrupted", "the agent stopped")
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.bus.close()
+
+    async def close(self) -> None:
+        """Second half, once no request is under way: the HTTP client, the store, then the workers."""
+        if self._client is not None:
+            await self._client.aclose()
+        if self._store is not None:
+            await self._store_worker.run(self._store.close)
+        for worker in (self._camera_worker, self._inference_worker, self._store_worker):
+            worker.close()
+
+    async def _guarded(self, part: str, bring_up: Callable[[], Awaitable[None]]) -> None:
+        try:
+            await bring_up()
+        except AgentError as exc:
+            self._faults[part] = exc
+            log.error("degraded: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400 - the message says it
+        else:
+            self._faults.pop(part, None)
+
+    async def _load_models(self) -> None:
+        async def load() -> None:
+            self._vision = await self._inference_worker.run(self._vision_factory)
+
+        await self._guarded("models", load)
+
+    def _open_pipeline(self) -> Vision:
+        from edge_agent.packs.manifest import load_pack
+        from edge_agent.vision.pipeline import open_pipeline
+
+        models = self.config.models
+        return open_pipeline(load_pack(models.pack), models.dir, providers=models.providers, threads=models.threads)
+
+    async def _open_store(self) -> None:
+        config = self.config
+        key = parse_key(config.outbox.key.read())
+        loop = asyncio.get_running_loop()
+
+        def changed(record: VerificationRecord) -> None:
+            loop.call_soon_threadsafe(self._state_changed, record)
+
+        limits = Limits(
+            max_items=config.outbox.max_items,
+            max_bytes=config.outbox.max_bytes,
+            max_age_s=config.outbox.max_age_s,
+            reserve_bytes=config.outbox.reserve_bytes,
+            upload_quarantine_s=config.cypherface.upload_quarantine_s,
+            max_failures=config.session.max_failures,
+        )
+        store = await self._store_worker.run(
+            Store.open, config.state_dir, key, clock=self.clock, limits=limits, listener=changed
+        )
+        recovery = await self._store_worker.run(store.recover)
+        log.info("outbox opened: %d interrupted, %d go on as pending", len(recovery.interrupted), len(recovery.resumed))
+        self._store = store
+
+    async def _open_forwarder(self) -> None:
+        settings = self.config.cypherface
+        self._client = CypherFaceClient(settings)
+        self._forwarder = Forwarder(
+            self._need_store(),
+            self._store_worker,
+            self._client,
+            settings,
+            deny_offline=self.config.offline.policy == "deny",
+            on_network=self._network_changed,
+        )
+        self._loop("forwarder", self._forwarder.run)
+
+    def _loop(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
+        """Keep a loop of ours running: an unexpected error is logged, and it starts again."""
+
+        async def supervised() -> None:
+            while True:
+                try:
+                    await body()
+                except asyncio.CancelledError:
+                    raise
+                except Exception:
+                    log.exception("the %s loop ended unexpectedly and starts again", name)
+                await asyncio.sleep(RESTART_PAUSE_S)
+
+        self._spawn(supervised(), name)
+
+    def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
+        async def guarded() -> None:
+            await work
+
+        task = asyncio.create_task(guarded(), name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        return task
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            await self._store_worker.run(self._need_store().tick)
+
+    def _need_store(self) -> Store:
+        if self._store is None:
+            raise self._faults.get("store") or EnvironmentFault("cannot answer yet: starting", code="starting")
+        return self._store
+
+    # -- verifications --------------------------------------------------------------------------------------------
+
+    def environment(self) -> Environment:
+        """The service that new captures are for."""
+        return Environment(self.config.cypherface.base_url, self.config.cypherface.merchant_id)
+
+    async def begin(self, new: NewVerification) -> tuple[VerificationRecord, bool]:
+        """Start a verification, or give the one that this idempotency key already started (``True``).
+
+        Raises SessionRefused (busy, locked_out, offline, stopping), CameraError, ModelError, StorageError and
+        InputError (idempotency_*); then nothing was stored and the key is unused.
+        """
+        store = self._need_store()
+        async with self._begin:
+            if self._stopping:
+                raise SessionRefused("cannot start a verification: the agent is stopping", code="stopping")
+            known = await self._store_worker.run(store.find_replay, new)
+            if known is not None:
+                return known, True
+            await self._refuse_if_not_possible(new)
+            camera = await self._camera_worker.run(self._camera_factory)
+            try:
+                record, replayed = await self._store_worker.run(store.create, new)
+            except BaseException:
+                await self._camera_worker.run(camera.close)
+                raise
+            session = _Session(record.id, new.caller, camera)
+            self._session = session
+            session.task = self._spawn(self._film(session, record), f"film {record.id}")
+            return record, replayed
+
+    async def _refuse_if_not_possible(self, new: NewVerification) -> None:
+        if self._session is not None:
+            own = self._session.caller == new.caller
+            active = f" ({self._session.id})" if own else ""
+            raise SessionRefused(f"cannot start: another verification is searching{active}", code="busy")
+        lockout = await self._store_worker.run(self._need_store().locked_until, new.user_id)
+        if lockout is not None:
+            raise SessionRefused(
+                f"cannot start: too many failed verifications ({lockout.scope})",
+                code="locked_out",
+                retry_after_s=lockout.retry_after_s,
+            )
+        if self._forwarder is None:
+            raise self._faults.get("cypherface") or EnvironmentFault("cannot answer yet: starting", code="starting")
+        if self.config.offline.policy == "deny" and self._forwarder.status.network in {"offline", "stopped"}:
+            raise SessionRefused(
+                "cannot start: CypherFace cannot be reached and offline.policy is deny", code="offline"
+            )
+        await self._need_vision()
+
+    async def _need_vision(self) -> Vision:
+        """The models; tried again when they were missing at the start. Raises ModelError."""
+        if self._vision is None and self._ready.is_set():
+            await self._load_models()
+        if self._vision is None:
+            raise self._faults.get("models") or ModelError("cannot judge pictures yet: the models are loading",
+                                                           code="starting")  # fmt: skip
+        return self._vision
+
+    async def _film(self, session: _Session, record: VerificationRecord) -> None:
+        try:
+            outcome = await self._filming(session, record).run()
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:
+            log.exception("filming %s ended unexpectedly", session.id)
+            outcome = Lost("internal_error", type(exc).__name__)
+        finally:
+            await self._camera_worker.run(session.camera.close)
+        await self._conclude(session, record, outcome)
+
+    def _filming(self, session: _Session, record: VerificationRecord) -> Filming:
+        if self._vision is None:
+            raise ModelError("cannot film: the models are gone", code="models_missing")
+
+        def hint(code: GateCode | None) -> None:
+            session.hint = code
+            self._publish("hint", {"code": code.value if code else None, "text": hint_text(code)}, session.id)
+
+        def camera_state(state: str, detail: str) -> None:
+            self._publish("camera", {"state": state, "detail": detail}, session.id)
+
+        return Filming(
+            session.camera,
+            self._vision,
+            camera_worker=self._camera_worker,
+            inference_worker=self._inference_worker,
+            session=self.config.session,
+            gate=self.config.gate,
+            capture=self.config.capture,
+            search_timeout_s=record.search_timeout_s,
+            listeners=Listeners(hint=hint, camera=camera_state, frame=self._count_frame),
+            clock=self.clock.monotonic_s,
+        )
+
+    def _count_frame(self, assessment: Assessment) -> None:
+        if self.first_frame_after_s is None:
+            self.first_frame_after_s = self.clock.monotonic_s() - self._began_s
+        self.frames["accepted" if assessment.accepted else "refused"] += 1
+
+    async def _conclude(self, session: _Session, record: VerificationRecord, outcome: Outcome) -> None:
+        """Commit what filming found. A cancellation that came first wins (compare-and-set in the store)."""
+        store = self._need_store()
+        try:
+            match outcome:
+                case Captured(best=best, jpeg=jpeg):
+                    live = min(s.score or 0.0 for s in best.liveness)
+                    await self._store_worker.run(
+                        store.commit_capture,
+                        record.id,
+                        jpeg,
+                        quality_score=best.assessment.quality_score,
+                        liveness_score=live,
+                        facts={"liveness": {s.model: s.score for s in best.liveness}, "votes": best.votes},
+                    )
+                case Rejected(reasons=reasons):
+                    await self._store_worker.run(store.reject, record.id, [reason.value for reason in reasons])
+                case Lost(code=code, detail=detail):
+                    await self._store_worker.run(store.fail, record.id, code, detail)
+        except StateConflict as exc:
+            log.info("the outcome of %s is not used: %s", record.id, exc.message)
+            return
+        except AgentError as exc:
+            log.exception("cannot store the outcome of %s", record.id)
+            with contextlib.suppress(AgentError):
+                await self._store_worker.run(store.fail, record.id, exc.code, exc.message)
+            return
+        finally:
+            self._session_ended(session)
+        if isinstance(outcome, Captured):
+            self._spawn(self._hand_over(record), f"hand over {record.id}")
+
+    def _session_ended(self, session: _Session) -> None:
+        if self._session is session:
+            self._session = None
+
+    async def _hand_over(self, record: VerificationRecord) -> None:
+        """Forward the live capture at once; when no verdict came in time it is pending."""
+        if self._forwarder is not None:
+            await self._forwarder.submit(record.id)
+        await asyncio.sleep(record.verdict_timeout_s)
+        await self._store_worker.run(self._need_store().pend, record.id)
+
+    async def cancel(self, verification_id: str) -> VerificationRecord:
+        """Cancel while searching. Raises StateConflict after the capture."""
+        record = await self._store_worker.run(self._need_store().cancel, verification_id)
+        session = self._session
+        if session is not None and session.id == verification_id:
+            await self._stop_filming(session)
+        return record
+
+    async def _stop_filming(self, session: _Session) -> None:
+        if session.task is not None:
+            session.task.cancel()
+            await asyncio.gather(session.task, return_exceptions=True)
+        await self._camera_worker.run(session.camera.close)
+        self._session_ended(session)
+
+    async def _end_session(self, code: str, detail: str) -> None:
+        async with self._begin:  # a request that is just starting ends here first
+            session = self._session
+        if session is None:
+            return
+        await self._stop_filming(session)
+        with contextlib.suppress(AgentError):
+            await self._store_worker.run(self._need_store().fail, session.id, code, detail)
+
+    async def get(self, verification_id: str) -> VerificationRecord:
+        """Raises InputError not_found."""
+        return await self._store_worker.run(self._need_store().get, verification_id)
+
+    async def list(self, *, state: State | None = None, limit: int = 100) -> list[VerificationRecord]:
+        """The newest first."""
+        return await self._store_worker.run(self._need_store().list, state=state, limit=limit)
+
+    async def wait(self, verification_id: str, seconds: float, done: Callable[[VerificationRecord], bool]) -> None:
+        """Return when ``done`` says so of the record, or after ``seconds``."""
+        loop = asyncio.get_running_loop()
+        deadline_s = loop.time() + seconds
+        with self.bus.subscribe(verification_id) as reader:
+            while not done(await self.get(verification_id)):
+                left_s = deadline_s - loop.time()
+                if left_s <= 0:
+                    return
+                try:
+                    await reader.next(left_s)
+                except StopAsyncIteration:
+                    return
+
+    def hint_of(self, verification_id: str) -> GateCode | None:
+        """The hint that the customer is shown now, while searching."""
+        session = self._session
+        return session.hint if session is not None and session.id == verification_id else None
+
+    def is_approved(self, record: VerificationRecord) -> bool:
+        """See outbox.records.approved: the one thing a POS may act on."""
+        return approved(record, instant(self.clock), self.config.session.result_valid_s)
+
+    # -- enrolment ------------------------------------------------------------------------------------------------
+
+    async def enrol(self, user_id: str, picture: bytes) -> None:
+        """Pre-screen ``picture`` and upload it as the user's source; never queued.
+
+        Raises InputError (not a picture), PictureRefused (the gate), ModelError, CypherFaceError.
+        """
+        vision = await self._need_vision()
+        client = self._client
+        if client is None:
+            raise self._faults.get("cypherface") or EnvironmentFault("cannot answer yet: starting", code="starting")
+        jpeg = await self._inference_worker.run(self._prescreen, vision, picture)
+        target = await client.generate_url(user_id, new_image_name(), "image/jpeg", "upload")
+        await client.put(target, jpeg, "image/jpeg")
+        store = self._need_store()
+        hmac = await self._store_worker.run(store.user_hmac, user_id)
+        await self._store_worker.run(store.note, "source_uploaded", user=hmac)
+
+    def _prescreen(self, vision: Vision, picture: bytes) -> bytes:
+        from edge_agent.picture import read_picture
+        from edge_agent.vision.capture import encode_capture
+
+        image = read_picture(picture)
+        assessment = Screener(vision, self.config.gate).still(Frame(image, 0.0, 0))
+        face = assessment.measurement.face
+        if not assessment.accepted or face is None:
+            raise PictureRefused(assessment.reasons)
+        return encode_capture(image, face.box, self.config.capture)
+
+    # -- events and state -----------------------------------------------------------------------------------------
+
+    def _publish(self, kind: str, data: dict[str, object], verification_id: str | None = None) -> None:
+        self.bus.publish(kind, data, at=self.clock.wall(), verification_id=verification_id)
+
+    def _state_changed(self, record: VerificationRecord) -> None:
+        data: dict[str, object] = {
+            "state": record.state.value,
+            "final": record.final,
+            "approved": self.is_approved(record),
+            "reasons": list(record.reasons),
+            "error": record.error_code,
+        }
+        if self._announced.get(record.id) is record.state:
+            return  # something else about it changed: an upload noted, a lease renewed
+        self._announced[record.id] = record.state
+        if record.final:
+            del self._announced[record.id]
+        self._publish("state", data, record.id)
+
+    def _network_changed(self, status: ForwarderStatus) -> None:
+        self._publish("network", {"state": status.network, "code": status.stopped_code})
+
+    @property
+    def faults(self) -> dict[str, AgentError]:
+        """What is missing, by part (store, models, cypherface); empty when all is well."""
+        return dict(self._faults)
+
+    async def wait_started(self) -> None:
+        """Return once ``start`` has brought up what could be brought up."""
+        await self._ready.wait()
+
+    @property
+    def ready(self) -> bool:
+        """True once everything was brought up and nothing is missing."""
+        return self._ready.is_set() and not self._faults and not self._stopping
+
+    @property
+    def searching(self) -> bool:
+        return self._session is not None
+
+    @property
+    def forwarder_status(self) -> ForwarderStatus | None:
+        return self._forwarder.status if self._forwarder is not None else None
+
+    async def queue(self) -> dict[str, object]:
+        """Depth and age of the queue and how many verifications are in which state."""
+        store = self._need_store()
+        stats = await self._store_worker.run(store.queue)
+        counts = await self._store_worker.run(store.counts)
+        return {
+            "depth": stats.depth,
+            "parked": stats.parked,
+            "bytes": stats.payload_bytes,
+            "oldest_age_s": stats.oldest_age_s,
+            "states": {state.value: count for state, count in counts.items()},
+        }

@@ -1,0 +1,98 @@
+"""The problem catalogue: every error the API can answer, with a stable code (RFC 9457 problem documents)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from edge_agent.errors import AgentError, SessionRefused
+from edge_agent.types import JsonObject
+
+MEDIA_TYPE = "application/problem+json"
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One kind of error: its HTTP status, its title and whether the same request can succeed later."""
+
+    code: str
+    status: int
+    title: str
+    retryable: bool
+    hint: str
+
+
+_ALL = (
+    Problem("invalid_request", 400, "The request is not valid", False, "Read detail, mend the request."),
+    Problem("forbidden", 403, "The caller may not do this", False, "Call as root or as the daemon's own user."),
+    Problem("not_found", 404, "There is no such thing", False, "Check the path and the id."),
+    Problem("method_not_allowed", 405, "The method is not known here", False, "Read the Allow header."),
+    Problem("busy", 409, "Another verification is searching", True, "Wait for it, or cancel it, then try again."),
+    Problem("not_cancellable", 409, "The verification can no longer be cancelled", False, "It has been captured."),
+    Problem("source_exists", 409, "The user is enrolled already", False, "CypherFace keeps the first source picture."),
+    Problem("too_large", 413, "The request body is too large", False, "Send less."),
+    Problem("unsupported_media_type", 415, "The content type is not accepted", False, "Send the documented type."),
+    Problem("invalid_user_id", 422, "The user id is not acceptable", False,
+            "1-128 characters of A-Z a-z 0-9 . _ @ : + = -"),
+    Problem("looks_like_card_number", 422, "A field looks like a payment card number", False,
+            "Never send card numbers: use your own reference."),
+    Problem("idempotency_key_missing", 422, "The Idempotency-Key header is missing", False,
+            "Send a fresh unique key per payment attempt, and the same one when repeating it."),
+    Problem("idempotency_mismatch", 422, "The Idempotency-Key was used with another body", False,
+            "Use a fresh key for a new verification."),
+    Problem("idempotency_expired", 422, "The Idempotency-Key is older than 24 hours", False, "Use a fresh key."),
+    Problem("not_an_image", 422, "The body is not a picture", False, "Send a JPEG or PNG file."),
+    Problem("picture_truncated", 422, "The picture is incomplete", False, "Send the whole file."),
+    Problem("picture_too_large", 422, "The picture has too many pixels", False, "Scale it down."),
+    Problem("picture_too_small", 422, "The picture has too few pixels", False, "Send a larger picture."),
+    Problem("picture_refused", 422, "The picture does not qualify for enrolment", False,
+            "Read reasons; take another picture."),
+    Problem("locked_out", 429, "Too many failed verifications", True, "Wait as Retry-After says."),
+    Problem("internal_error", 500, "Something went wrong inside the agent", True, "See the agent's log."),
+    Problem("service_refused", 502, "CypherFace refused the request", False, "Read detail."),
+    Problem("offline", 503, "CypherFace cannot be reached", True, "Check the network."),
+    Problem("camera_unavailable", 503, "The camera is not available", True, "Run: edge-agent doctor"),
+    Problem("models_missing", 503, "The model pack is not installed or not intact", True,
+            "Run: edge-agent models fetch PACK"),
+    Problem("storage_full", 503, "There is no room for another capture", True, "Free space on the state directory."),
+    Problem("storage_failed", 503, "The state directory cannot be used", True, "Check the disk and the log."),
+    Problem("key_mismatch", 503, "The device key does not fit the stored data", False, "Restore the right key."),
+    Problem("state_moved", 503, "The stored data comes from another machine", False, "Run: edge-agent adopt"),
+    Problem("starting", 503, "The agent is still starting", True, "Try again in a second."),
+    Problem("stopping", 503, "The agent is stopping", True, "Try again when it runs."),
+)  # fmt: skip
+CATALOGUE = {problem.code: problem for problem in _ALL}
+
+ALIASES = {
+    "camera_format": "camera_unavailable",
+    "camera_stalled": "camera_unavailable",
+    "end_of_source": "camera_unavailable",
+    "model_tampered": "models_missing",
+    "model_invalid": "models_missing",
+    "pack_unknown": "models_missing",
+    "pack_invalid": "models_missing",
+    "storage_corrupt": "storage_failed",
+    "state_locked": "storage_failed",
+    "invalid_input": "invalid_request",
+}
+"""Finer codes of ours, and the documented one a POS sees for them."""
+
+
+def of_error(error: AgentError) -> Problem:
+    """The documented problem for an error; what is not documented is an internal error."""
+    return CATALOGUE.get(ALIASES.get(error.code, error.code), CATALOGUE["internal_error"])
+
+
+def document(error: AgentError, problem: Problem) -> JsonObject:
+    """The problem document for ``error``."""
+    body: JsonObject = {
+        "type": f"urn:edge-agent:problem:{problem.code}",
+        "title": problem.title,
+        "status": problem.status,
+        "code": problem.code,
+        "detail": error.message,
+        "hint": error.hint or problem.hint,
+        "retryable": problem.retryable,
+    }
+    if isinstance(error, SessionRefused) and error.retry_after_s is not None:
+        body["retry_after_s"] = error.retry_after_s
+    return body

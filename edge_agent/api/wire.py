@@ -1,0 +1,125 @@
+"""What goes over the terminal API: request and response bodies (v1), and the checks on their fields."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime
+from decimal import Decimal
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+from edge_agent.types import State
+
+USER_ID = re.compile(r"[A-Za-z0-9._@:+=-]{1,128}")
+MAX_JSON_BYTES = 16 * 1024
+MAX_PICTURE_BYTES = 16 * 1024 * 1024
+MAX_WAIT_S = 600.0
+IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
+
+_DIGIT_RUN = re.compile(r"\d(?:[ -]?\d){12,18}")
+
+
+def looks_like_card_number(text: str) -> bool:
+    """True where ``text`` holds 13-19 digits, spaces or dashes between allowed, that pass the Luhn check."""
+    return any(_luhn(re.sub(r"[ -]", "", run.group())) for run in _DIGIT_RUN.finditer(text))
+
+
+def _luhn(digits: str) -> bool:
+    total = 0
+    for i, digit in enumerate(reversed(digits)):
+        value = int(digit) * (1 + i % 2)
+        total += value - 9 if value > 9 else value
+    return total % 10 == 0
+
+
+def no_card_number(text: str) -> str:
+    if looks_like_card_number(text):
+        raise PydanticCustomError("looks_like_card_number", "looks like a payment card number")
+    return text
+
+
+def check_user_id(text: str) -> str:
+    if not USER_ID.fullmatch(text) or text in {".", ".."}:
+        raise PydanticCustomError("invalid_user_id", "must be 1-128 characters of A-Z a-z 0-9 . _ @ : + = -")
+    return no_card_number(text)
+
+
+UserId = Annotated[str, AfterValidator(check_user_id)]
+Printable = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
+Reference = Annotated[Printable, AfterValidator(no_card_number)]
+
+
+class Body(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class ConsentBody(Body):
+    """The customer's consent, as the POS keeps it."""
+
+    reference: Reference
+    scopes: list[Literal["match", "template"]] = Field(default=["match"], max_length=2)
+
+
+class VerificationRequest(Body):
+    """``POST /v1/verifications``."""
+
+    user_id: UserId
+    reference: Reference | None = None
+    amount: Decimal | None = Field(None, ge=0, max_digits=18, decimal_places=4)
+    currency: str | None = Field(None, pattern=r"^[A-Z]{3}$", description="ISO 4217")
+    consent: ConsentBody | None = None
+    search_timeout_s: float | None = Field(None, ge=1, le=600)
+
+
+class HintBody(BaseModel):
+    """What the customer is told; the code is stable, the text is English."""
+
+    code: str | None
+    text: str
+
+
+class ErrorBody(BaseModel):
+    """Why a verification failed."""
+
+    code: str
+    detail: str | None
+
+
+class VerificationBody(BaseModel):
+    """One verification. A POS that reads nothing but ``approved`` is safe."""
+
+    id: str
+    state: State
+    final: bool
+    approved: bool
+    late: bool
+    contradicted: bool
+    replayed: bool
+    user_id: str | None
+    reference: str | None
+    amount: Decimal | None
+    currency: str | None
+    hint: HintBody | None
+    reasons: list[str]
+    error: ErrorBody | None
+    similarity: float | None
+    attempts: int
+    created_at: datetime
+    captured_at: datetime | None
+    verdict_at: datetime | None
+    updated_at: datetime
+    clock_synchronised: bool
+    age_s: float
+
+
+class VerificationList(BaseModel):
+    items: list[VerificationBody]
+
+
+class SourceBody(BaseModel):
+    """Answer to an enrolment."""
+
+    user_id: str
+    status: Literal["uploaded"] = "uploaded"

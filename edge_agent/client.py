@@ -1,0 +1,166 @@
+"""A simple, synchronous, typed client of the terminal API; the command line is built on it."""
+
+from __future__ import annotations
+
+import json
+import uuid
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx
+
+from edge_agent.api.wire import VerificationBody
+from edge_agent.errors import AgentError, EnvironmentFault
+from edge_agent.types import JsonObject
+
+
+class ApiError(AgentError):
+    """The agent answered with a problem document."""
+
+    exit_code = 1
+
+    def __init__(self, problem: JsonObject, status: int) -> None:
+        super().__init__(
+            str(problem.get("detail") or problem.get("title") or f"the agent answered {status}"),
+            code=str(problem.get("code", "unknown")),
+            hint=problem.get("hint"),
+            retryable=bool(problem.get("retryable", False)),
+        )
+        self.status = status
+        self.problem = problem
+        if status == 503:
+            self.exit_code = EnvironmentFault.exit_code
+
+
+@dataclass(frozen=True, slots=True)
+class ServerEvent:
+    """One Server-Sent Event."""
+
+    id: str | None
+    kind: str
+    data: JsonObject
+
+
+class AgentClient:
+    """Talks to the daemon behind ``socket``. A context manager; not thread-safe."""
+
+    def __init__(self, socket: Path, *, timeout_s: float = 30.0) -> None:
+        self._socket = socket
+        self._timeout_s = timeout_s
+        self._http = httpx.Client(
+            transport=httpx.HTTPTransport(uds=str(socket)), base_url="http://edge-agent", timeout=timeout_s
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        self._http.close()
+
+    def verify(
+        self, user_id: str, *, idempotency_key: str | None = None, wait_s: float = 0.0, **fields: Any
+    ) -> VerificationBody:
+        """Start a verification; ``fields`` are those of ``POST /v1/verifications``.
+
+        With ``wait_s`` the answer comes when there is one, or after that time. Raises ApiError.
+        """
+        body = {"user_id": user_id, **{name: value for name, value in fields.items() if value is not None}}
+        headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
+        answer = self._call("POST", "/v1/verifications", params=_wait(wait_s), json=body, headers=headers, slow=wait_s)
+        return VerificationBody.model_validate_json(answer.content)
+
+    def get(self, verification_id: str, *, wait_s: float = 0.0) -> VerificationBody:
+        """The record, at once or when it is no longer working."""
+        answer = self._call("GET", f"/v1/verifications/{verification_id}", params=_wait(wait_s), slow=wait_s)
+        return VerificationBody.model_validate_json(answer.content)
+
+    def cancel(self, verification_id: str) -> VerificationBody:
+        """Cancel while searching."""
+        return VerificationBody.model_validate_json(
+            self._call("DELETE", f"/v1/verifications/{verification_id}").content
+        )
+
+    def enrol(self, user_id: str, picture: bytes, content_type: str = "image/jpeg") -> None:
+        """Upload the user's source picture. Raises ApiError."""
+        headers = {"Content-Type": content_type}
+        self._call("PUT", f"/v1/users/{user_id}/source", content=picture, headers=headers, slow=120.0)
+
+    def status(self) -> JsonObject:
+        """How the agent is doing."""
+        body: JsonObject = self._call("GET", "/v1/status").json()
+        return body
+
+    def ready(self) -> bool:
+        """True when a verification could start."""
+        try:
+            return bool(self._call("GET", "/v1/ready").json()["ready"])
+        except ApiError:
+            return False
+
+    def events(
+        self, verification_id: str | None = None, *, after: int | None = None, timeout_s: float = 60.0
+    ) -> Iterator[ServerEvent]:
+        """Events as they come; ``after=0`` replays what the agent remembers."""
+        path = f"/v1/verifications/{verification_id}/events" if verification_id else "/v1/events"
+        headers = {} if after is None else {"Last-Event-ID": str(after)}
+        try:
+            with self._http.stream("GET", path, headers=headers, timeout=timeout_s) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _error(response)
+                yield from _parse(response.iter_lines())
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+
+    def _call(self, method: str, path: str, *, slow: float = 0.0, **options: Any) -> httpx.Response:
+        timeout = httpx.Timeout(self._timeout_s + slow)
+        if not self._socket.exists():
+            raise self._unreachable(FileNotFoundError("there is no such socket"))
+        try:
+            response = self._http.request(method, path, timeout=timeout, **options)
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
+        if response.status_code >= 400:
+            raise _error(response)
+        return response
+
+    def _unreachable(self, exc: Exception) -> EnvironmentFault:
+        return EnvironmentFault(
+            f"cannot reach the agent at {self._socket}: {exc}",
+            code="agent_unreachable",
+            hint="is it running? systemctl status edge-agent, or: edge-agent run --config FILE",
+            retryable=True,
+        )
+
+
+def _wait(seconds: float) -> dict[str, str]:
+    return {"wait": f"{seconds:g}"} if seconds else {}
+
+
+def _error(response: httpx.Response) -> ApiError:
+    try:
+        problem = response.json()
+    except ValueError:
+        problem = {}
+    return ApiError(problem if isinstance(problem, dict) else {}, response.status_code)
+
+
+def _parse(lines: Iterator[str]) -> Iterator[ServerEvent]:
+    """Server-Sent Events out of lines; comments are skipped."""
+    fields: dict[str, str] = {}
+    for line in lines:
+        if not line:
+            if "data" in fields:
+                yield ServerEvent(fields.get("id"), fields.get("event", "message"), json.loads(fields["data"]))
+            fields = {}
+        elif not line.startswith(":"):
+            name, _, value = line.partition(":")
+            fields[name] = value.removeprefix(" ")

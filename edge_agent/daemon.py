@@ -1,0 +1,141 @@
+"""The daemon: one process that serves the terminal API over a Unix socket and runs the agent."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import signal
+import socket
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import uvicorn
+
+from edge_agent.agent import Agent
+from edge_agent.api.peer import PeerProtocol
+from edge_agent.api.routes import application
+from edge_agent.config import Config, LogSection
+from edge_agent.errors import EnvironmentFault
+
+log = logging.getLogger(__name__)
+
+STOP_S = 10.0
+"""Requests under way at SIGTERM get this long to be answered."""
+MAX_HEADER_BYTES = 16 * 1024
+MAX_CONNECTIONS = 256
+
+
+class _Server(uvicorn.Server):
+    """uvicorn without its own signal handling: the daemon decides in which order things stop."""
+
+    @contextlib.contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        yield
+
+
+def bind(path: Path) -> socket.socket:
+    """A listening Unix socket at ``path`` that only the daemon's user (and root) can connect to.
+
+    Bound here because the mode must be right from the first moment; a stale socket of a dead daemon is replaced, a
+    live one is not. Raises EnvironmentFault.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        _remove_stale(path)
+        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        before = os.umask(0o177)
+        try:
+            sock.bind(str(path))
+        finally:
+            os.umask(before)
+        sock.listen(128)
+    except OSError as exc:
+        raise EnvironmentFault(
+            f"cannot listen on {path}: {exc.strerror or exc}",
+            code="socket_unavailable",
+            hint="check api.socket: its folder must be writable, and the path shorter than 108 characters",
+        ) from exc
+    sock.setblocking(False)
+    return sock
+
+
+def _remove_stale(path: Path) -> None:
+    if not path.is_socket():
+        return
+    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        probe.connect(str(path))
+    except ConnectionRefusedError:
+        path.unlink(missing_ok=True)
+    except FileNotFoundError:
+        pass
+    else:
+        raise EnvironmentFault(
+            f"cannot listen on {path}: another agent answers there",
+            code="already_running",
+            hint="stop it first, or set another api.socket",
+        )
+    finally:
+        probe.close()
+
+
+def setup_logging(settings: LogSection) -> None:
+    """Logs go to stderr (the journal, under systemd). Pre-signed URLs are secrets: the HTTP library is kept quiet."""
+    logging.basicConfig(
+        level=settings.level.upper(),
+        stream=sys.stderr,
+        format="%(levelname)s %(name)s: %(message)s",
+        force=True,
+    )
+    for name in ("httpx", "httpcore", "uvicorn.access"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+
+
+async def serve(config: Config) -> None:
+    """Run until SIGTERM or SIGINT. Raises EnvironmentFault when the socket cannot be had."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for signum in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(signum, stop.set)
+    await serve_until(stop, Agent(config))
+
+
+async def serve_until(stop: asyncio.Event, agent: Agent) -> None:
+    """Serve ``agent`` on its socket until ``stop`` is set; what stops in which order is said in Agent.drain."""
+    path = agent.config.api.socket
+    sock = bind(path)
+    server = _Server(_server_config(agent))
+    serving = asyncio.create_task(server.serve(sockets=[sock]), name="api")
+    try:
+        await agent.start()
+        log.info("ready on %s", path)
+        stopping = asyncio.create_task(stop.wait(), name="wait for the end")
+        await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
+        stopping.cancel()
+    finally:
+        log.info("stopping")
+        await agent.drain()
+        server.should_exit = True
+        await serving
+        await agent.close()
+        path.unlink(missing_ok=True)
+        log.info("stopped")
+
+
+def _server_config(agent: Agent) -> uvicorn.Config:
+    return uvicorn.Config(
+        application(agent),
+        http=PeerProtocol,
+        ws="none",
+        lifespan="off",
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        h11_max_incomplete_event_size=MAX_HEADER_BYTES,
+        limit_concurrency=MAX_CONNECTIONS,
+        timeout_graceful_shutdown=int(STOP_S),
+    )

@@ -1,0 +1,367 @@
+"""The forwarder: takes captures out of the outbox and asks CypherFace, one critical section per user.
+
+One sequence is: lease, token, generate-url, mark the upload, PUT, match, commit by compare-and-set on the lease. There
+are no retries inside a sequence: an error becomes a decision (retry.py) and the whole sequence is run again later.
+Live captures have a way of their own, so that a slow backlog never makes a customer wait for a free slot.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import logging
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Literal
+
+from edge_agent.config import CypherFaceSection
+from edge_agent.cypherface.client import CypherFaceClient
+from edge_agent.cypherface.upload import UploadTarget
+from edge_agent.cypherface.wire import new_image_name
+from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, Transient
+from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict
+from edge_agent.outbox.store import Store
+from edge_agent.retry import Park, Retry, Stop, decide
+from edge_agent.workers import Worker
+
+log = logging.getLogger(__name__)
+
+CONTENT_TYPE = "image/jpeg"
+BACKLOG_SLOTS = 3
+"""Sequences of the backlog that run at once (of different users)."""
+LEASE_MARGIN_S = 60.0
+"""What a lease lasts beyond the time limits of the sequence: the store's own time."""
+PROBE_S = 900.0
+"""A stopped forwarder tries one capture this often."""
+MAX_PROBE_S = 30.0
+"""While the network is down something is tried at least this often."""
+IDLE_S = 30.0
+"""The queue is looked at this often, even when nothing woke the forwarder."""
+SAME_ERROR_USERS = 3
+"""The same permanent error for so many users, with no success between, is our fault and not theirs."""
+
+Failure = Literal["transient", "conflict", "other"]
+Network = Literal["unknown", "online", "offline", "stopped"]
+
+
+@dataclass(slots=True)
+class ForwarderStatus:
+    """What the forwarder can say of itself (for status and metrics)."""
+
+    network: Network = "unknown"
+    stopped_code: str | None = None
+    """Why forwarding stopped, while it is stopped."""
+    last_error: str | None = None
+    last_success_at: datetime | None = None
+    active: int = 0
+    beat_s: float = 0.0
+    """Monotonic time of the loop's last turn, for the watchdog."""
+
+
+@dataclass(slots=True)
+class _Attempt:
+    """One run of the sequence."""
+
+    leased: Leased
+    upload_settled: bool = True
+    """False while a PUT may still land late: its user's other captures then wait (``upload_quarantine_s``)."""
+
+
+@dataclass(slots=True)
+class _Suspects:
+    """Captures parked with one permanent error since the last success, per user."""
+
+    code: str = ""
+    parked: dict[str, str] = field(default_factory=dict)
+
+
+def _kind_of(error: CypherFaceError) -> Failure:
+    """What the outbox counts this failure as."""
+    if isinstance(error, Transient):
+        return "transient"
+    return "conflict" if isinstance(error, SequenceConflict) else "other"
+
+
+class Forwarder:
+    """Runs until cancelled. Used from the event loop's thread only."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        client: CypherFaceClient,
+        settings: CypherFaceSection,
+        *,
+        deny_offline: bool = False,
+        on_network: Callable[[ForwarderStatus], None] = lambda _: None,
+        rng: random.Random | None = None,
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._client = client
+        self._settings = settings
+        self._deny_offline = deny_offline
+        self._on_network = on_network
+        self._rng = rng or random.SystemRandom()
+        self._environment = Environment(settings.base_url, settings.merchant_id)
+        self._wake = asyncio.Event()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._backlog = 0
+        self._suspects = _Suspects()
+        self._next_probe_s = 0.0
+        self._failed_probes = 0
+        self.status = ForwarderStatus()
+
+    @property
+    def environment(self) -> Environment:
+        """The service that captures of this forwarder are for."""
+        return self._environment
+
+    @property
+    def lease_s(self) -> float:
+        """Longer than the longest sequence."""
+        return self._client.sequence_limit_s + LEASE_MARGIN_S
+
+    def wake(self) -> None:
+        """Look at the queue now."""
+        self._wake.set()
+
+    def resume(self) -> None:
+        """Try again at once, also when forwarding had stopped (reload, ``outbox retry``)."""
+        self._next_probe_s = 0.0
+        self.wake()
+
+    async def submit(self, verification_id: str) -> None:
+        """Forward a live capture now; when its user's lane is taken, the queue brings it later."""
+        if self.status.network == "stopped":
+            return
+        leased = await self._worker.run(self._store.lease_one, verification_id, lease_s=self.lease_s)
+        if leased is None:
+            self.wake()
+        else:
+            self._spawn(leased, backlog=False)
+
+    async def run(self) -> None:
+        """Forward for ever. On cancellation the sequences under way are cancelled and their leases released."""
+        try:
+            while True:
+                self._beat()
+                self._wake.clear()
+                pause_s = await self._fill_slots()
+                with contextlib.suppress(TimeoutError):  # not wait_for: in 3.11 it may swallow a cancellation
+                    async with asyncio.timeout(pause_s):
+                        await self._wake.wait()
+        finally:
+            for task in self._tasks:
+                task.cancel()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    def _beat(self) -> None:
+        self.status.beat_s = asyncio.get_running_loop().time()
+
+    async def _fill_slots(self) -> float:
+        """Start what may be started. Returns how long to wait unless woken, in seconds."""
+        while self._backlog < self._allowed_slots():
+            wait_s = self._next_probe_s - asyncio.get_running_loop().time()
+            if self._is_down() and wait_s > 0:
+                return min(IDLE_S, wait_s)
+            leased = await self._worker.run(self._store.lease_next, self._environment, lease_s=self.lease_s)
+            if leased is None:
+                ready_s = await self._worker.run(self._store.next_ready_in_s, self._environment)
+                return IDLE_S if ready_s is None else min(IDLE_S, max(0.05, ready_s))
+            self._spawn(leased, backlog=True)
+        return IDLE_S
+
+    def _is_down(self) -> bool:
+        return self.status.network in {"offline", "stopped"}
+
+    def _allowed_slots(self) -> int:
+        """One capture at a time is the probe while the service cannot be used."""
+        return 1 if self._is_down() else BACKLOG_SLOTS
+
+    def _spawn(self, leased: Leased, *, backlog: bool) -> None:
+        self._backlog += backlog
+        self.status.active += 1
+        task = asyncio.create_task(self._forward(leased), name=f"forward {leased.record.id}")
+        self._tasks.add(task)
+
+        def ended(done: asyncio.Task[None]) -> None:
+            self._tasks.discard(done)
+            self._backlog -= backlog
+            self.status.active -= 1
+            self.wake()
+            if not done.cancelled() and done.exception() is not None:
+                log.error("forwarding ended with an unexpected error", exc_info=done.exception())
+
+        task.add_done_callback(ended)
+
+    async def _forward(self, leased: Leased) -> None:
+        attempt = _Attempt(leased)
+        try:
+            verdict = await self._sequence(attempt)
+            await self._worker.run(self._store.commit_verdict, leased.record.id, leased.lease, verdict)
+            self._succeeded()
+        except CypherFaceError as exc:
+            await self._settle(attempt, exc)
+        except LeaseLost as exc:
+            log.warning("the result of %s is thrown away: %s", leased.record.id, exc.message)
+        except asyncio.CancelledError:
+            await self._give_back(attempt, "interrupted", "the agent stopped")
+            raise
+        except AgentError as exc:
+            log.exception("cannot forward %s", leased.record.id)
+            await self._give_back(attempt, exc.code, exc.message, delay_s=IDLE_S)
+
+    async def _sequence(self, attempt: _Attempt) -> Verdict:
+        """generate-url, PUT, match for one capture. Raises CypherFaceError for everything but a verdict."""
+        record = attempt.leased.record
+        if record.user_id is None:
+            raise LeaseLost("cannot forward: the user was erased", record)
+        picture = await self._worker.run(self._store.payload, record.id)
+        name = new_image_name()
+        target = await self._client.generate_url(record.user_id, name, CONTENT_TYPE, "match")
+        await self._worker.run(self._store.record_upload, record.id, attempt.leased.lease, name)
+        await self._put(attempt, target, picture)
+        if self._settings.match_settle_s > 0:
+            await asyncio.sleep(self._settings.match_settle_s)
+        answer = await self._client.match(record.user_id)
+        return Verdict(
+            positive=answer.positive,
+            http_status=answer.status,
+            image_name=name,
+            image_sha256=hashlib.sha256(picture).hexdigest(),
+            matched_field=answer.evidence,
+            similarity=answer.similarity,
+        )
+
+    async def _put(self, attempt: _Attempt, target: UploadTarget, picture: bytes) -> None:
+        attempt.upload_settled = False
+        try:
+            await self._client.put(target, picture, CONTENT_TYPE)
+        except CypherFaceError as exc:
+            attempt.upload_settled = not exc.outcome_unknown
+            raise
+        attempt.upload_settled = True
+
+    async def _settle(self, attempt: _Attempt, error: CypherFaceError) -> None:
+        """Turn an error into what happens to the capture and to forwarding as a whole."""
+        leased = attempt.leased
+        self.status.last_error = f"{error.code}: {error.message}"
+        log.warning("cannot forward %s: %s", leased.record.id, error.message, extra={"code": error.code})
+        failure = _kind_of(error)
+        before = leased.record.transients if failure == "transient" else leased.record.conflicts
+        decision = decide(error, before + 1, rng=self._rng)
+        detail = error.server_message or error.message
+        if isinstance(decision, Park) and not await self._is_our_fault(leased, decision.code):
+            with contextlib.suppress(StateConflict):
+                await self._worker.run(
+                    self._store.park,
+                    leased.record.id,
+                    leased.lease,
+                    code=decision.code,
+                    detail=detail,
+                    status=error.status,
+                    upload_settled=attempt.upload_settled,
+                )
+            self._answered(error)
+            return
+        if isinstance(decision, Stop):
+            self._stop(decision.code)
+        delay_s = decision.after_s if isinstance(decision, Retry) else 0.0
+        await self._give_back(attempt, error.code, detail, status=error.status, delay_s=delay_s, failure=failure)
+        if isinstance(error, Transient) and error.status is None:
+            await self._network_trouble(leased, error)
+        elif isinstance(decision, Retry):
+            self._answered(error)
+
+    async def _network_trouble(self, leased: Leased, error: Transient) -> None:
+        """Nothing usable answered: from now on one capture at a time is the probe, with a back-off of its own."""
+        self._failed_probes += 1
+        decision = decide(error, self._failed_probes, rng=self._rng)
+        pause_s = min(decision.after_s, MAX_PROBE_S) if isinstance(decision, Retry) else MAX_PROBE_S
+        self._next_probe_s = asyncio.get_running_loop().time() + pause_s
+        self._set_network("offline")
+        if self._deny_offline:
+            with contextlib.suppress(StateConflict):
+                await self._worker.run(self._store.destroy, leased.record.id, "offline", error.message)
+
+    async def _is_our_fault(self, leased: Leased, code: str) -> bool:
+        """True when this is the third user with the same permanent error: stop, and take the others back."""
+        if self._suspects.code != code:
+            self._suspects = _Suspects(code)
+        self._suspects.parked[leased.record.user_hmac] = leased.record.id
+        if len(self._suspects.parked) < SAME_ERROR_USERS:
+            return False
+        others = [id_ for id_ in self._suspects.parked.values() if id_ != leased.record.id]
+        self._suspects = _Suspects()
+        self._stop(code)
+        for parked in others:
+            with contextlib.suppress(AgentError):
+                await self._worker.run(self._store.reopen, parked, actor="forwarder")
+        return True
+
+    def _stop(self, code: str) -> None:
+        """Stop forwarding: everything stays queued, one capture is tried every 15 minutes."""
+        if self.status.network != "stopped":
+            log.error("forwarding stopped: %s; every capture stays queued", code, extra={"code": code})
+        self.status.stopped_code = code
+        self._next_probe_s = asyncio.get_running_loop().time() + PROBE_S
+        self._set_network("stopped")
+
+    def _succeeded(self) -> None:
+        self._suspects = _Suspects()
+        self.status.last_success_at = datetime.now(UTC)
+        self._set_network("online")
+
+    def _answered(self, error: CypherFaceError) -> None:
+        """The service was reached and spoke of one capture only."""
+        if error.status is not None:
+            self._set_network("online")
+
+    def _set_network(self, network: Network) -> None:
+        before = self.status.network
+        self.status.network = network
+        if network == "online":
+            self.status.stopped_code = None
+            self._failed_probes = 0
+        if network == before:
+            return
+        self._on_network(self.status)
+        if network == "online" and before in {"offline", "stopped"}:
+            self._spawn_retry_now()
+
+    def _spawn_retry_now(self) -> None:
+        """Back online: nobody waits for the back-off of the time before."""
+        task = asyncio.create_task(self._retry_now(), name="retry the queue now")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _retry_now(self) -> None:
+        await self._worker.run(self._store.retry_now, self._environment)
+        self.wake()
+
+    async def _give_back(
+        self,
+        attempt: _Attempt,
+        code: str,
+        detail: str,
+        *,
+        status: int | None = None,
+        delay_s: float = 0.0,
+        failure: Failure = "other",
+    ) -> None:
+        with contextlib.suppress(StateConflict):
+            await self._worker.run(
+                self._store.release,
+                attempt.leased.record.id,
+                attempt.leased.lease,
+                next_attempt_in_s=delay_s,
+                code=code,
+                detail=detail,
+                status=status,
+                upload_settled=attempt.upload_settled,
+                failure=failure,
+            )
