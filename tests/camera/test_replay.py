@@ -174,7 +174,7 @@ def test_a_damaged_exchange_is_an_error_and_the_next_good_one_heals_it(tmp_path:
         ("clip.mp4", b"\0" * 1000, "camera_format", "decoded"),
         ("clip.gif", b"GIF89a", "camera_format", "decoded"),
         ("face.jpg", b"", "camera_format", "not a picture"),
-        ("face.jpg", b"\xff\xd8\xff\xe0 cut", "camera_format", "not a picture"),
+        ("face.jpg", b"\xff\xd8\xff\xe0 cut", "camera_format", "cut off"),
         ("face.txt", b"hello", "camera_format", "not a picture"),
         ("missing.jpg", None, "camera_unavailable", "No such file"),
         ("missing.mp4", None, "camera_unavailable", "No such file"),
