@@ -309,7 +309,7 @@ class OfflineSection(Section):
 
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "text", "json"] = "auto"
+    format: Literal["auto", "text", "json"] = Field("auto", description="auto = text")
 
 
 class Config(Section):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import os
 import signal
 import socket
 import sys
 from collections.abc import Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 
 import uvicorn
@@ -82,14 +84,29 @@ def _remove_stale(path: Path) -> None:
         probe.close()
 
 
+class JsonLines(logging.Formatter):
+    """One JSON object a line: level, logger, message, and the code of ours where there is one."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        line = {
+            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if code := getattr(record, "code", None):
+            line["code"] = code
+        if record.exc_info:
+            line["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(line)
+
+
 def setup_logging(settings: LogSection) -> None:
     """Logs go to stderr (the journal, under systemd). Pre-signed URLs are secrets: the HTTP library is kept quiet."""
-    logging.basicConfig(
-        level=settings.level.upper(),
-        stream=sys.stderr,
-        format="%(levelname)s %(name)s: %(message)s",
-        force=True,
-    )
+    handler = logging.StreamHandler(sys.stderr)
+    text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
+    handler.setFormatter(JsonLines() if settings.format == "json" else text)
+    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)

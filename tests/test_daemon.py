@@ -93,6 +93,16 @@ def test_it_serves_degraded_without_camera_models_and_network_and_says_what_is_m
         assert "edge-agent models fetch open" in refused.stderr
 
 
+def test_logs_can_be_json_lines(tmp_path: Path) -> None:
+    with daemon(write_config(tmp_path, log={"format": "json"})) as process:
+        wait_for(process, tmp_path / "api.sock")
+        process.terminate()
+        _, errors = process.communicate(timeout=20)
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert any(line["level"] == "error" and line["code"] == "models_missing" for line in lines)
+    assert {"at", "level", "logger", "message"} <= lines[0].keys()
+
+
 @pytest.mark.parametrize("signum", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_stops_it_cleanly(tmp_path: Path, signum: signal.Signals) -> None:
     with daemon(write_config(tmp_path)) as process:

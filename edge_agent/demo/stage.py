@@ -128,6 +128,7 @@ class Stage:
                 "merchant_id": MERCHANT_ID,
                 "api_key": {"file": str(api_key)},
                 "upload_hosts": [f"127.0.0.1:{self._port}"],
+                "timeouts": {"connect_s": min(120.0, 5.0 * slow), "request_s": min(600.0, 30.0 * slow)},
             },
             "outbox": {"key": {"file": str(key)}},
         }
