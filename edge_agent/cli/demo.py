@@ -82,6 +82,8 @@ def _print(result: Result, *, as_json: bool, first: bool) -> None:
         click.echo(f"\n{'scenario':<22}{'expected':<14}{'outcome':<14}{'approved':<10}{'time':>7}  {'':<4} remarks")
     record = result.record
     remarks = list(record.reasons)
+    if record.error is not None:
+        remarks.append(f"{record.error.code}: {record.error.detail}")
     if record.similarity is not None:
         remarks.append(f"similarity {record.similarity:.1f}")
     if record.late:
