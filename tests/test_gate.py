@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from edge_agent.cli import COMMANDS
 from edge_agent.config import GateSection
 from edge_agent.gate import check_frame, check_liveness, quality_score
+from edge_agent.texts import hint_text
 from edge_agent.types import Check, GateCode, HeadPose, LivenessScore
 from tests.faces import GOOD, LIMITS, face, measurement, scores
 
@@ -172,3 +176,38 @@ def test_the_quality_score_stays_between_0_and_1(
 )  # fmt: skip
 def test_a_worse_picture_ranks_lower(worse: dict[str, object]) -> None:
     assert quality_score(replace(GOOD, **worse), LIMITS) < quality_score(GOOD, LIMITS)  # type: ignore[arg-type]
+
+
+DOCS = Path(__file__).resolve().parents[1] / "docs"
+
+
+def documented_checks() -> list[list[str]]:
+    """The rows of the table of checks in docs/gate.md, as cells."""
+    lines = (DOCS / "gate.md").read_text(encoding="utf-8").splitlines()
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines if line.startswith("| `")]
+    return [row for row in rows if len(row) == 6]
+
+
+def test_the_documentation_has_a_row_for_every_check_in_the_order_of_severity() -> None:
+    checks = (*check_frame(measurement(), LIMITS), *check_liveness((), LIMITS))
+    written = [re.findall(r"`([^`]+)`", row[1])[0].replace("MODEL.", "") for row in documented_checks()]
+    assert written == [c.measure for c in checks]
+
+
+def test_the_documented_defaults_are_the_defaults() -> None:
+    written = {row[3].strip("`"): float(row[4]) for row in documented_checks() if row[3].startswith("`")}
+    assert written == {name: getattr(LIMITS, name) for name in written}
+    others = {"min_track_similarity", "max_track_gap_s", "max_track_jump_ied"}
+    assert written.keys() | others == GateSection.model_fields.keys()
+
+
+def test_the_documentation_tells_what_the_customer_is_told() -> None:
+    rows = [row for row in documented_checks() if row[5] != "the same"]
+    assert len(rows) == len(documented_checks()) - 2
+    for row in rows:
+        assert row[5].startswith(hint_text(GateCode(re.findall(r"`([a-z_]+)`", row[0])[0])))
+
+
+@pytest.mark.parametrize("command", sorted(COMMANDS))
+def test_every_command_has_its_exit_codes_documented(command: str) -> None:
+    assert re.search(rf"^\| `{command}[` ]", (DOCS / "cli.md").read_text(encoding="utf-8"), re.MULTILINE)

@@ -6,6 +6,7 @@ The header is read before anything is decoded, so neither a decompression bomb n
 from __future__ import annotations
 
 from pathlib import Path
+from stat import S_ISDIR, S_ISREG
 from typing import Final
 
 import cv2
@@ -37,14 +38,22 @@ def read_picture(source: bytes | Path) -> Image:
 
 
 def _read_file(path: Path) -> bytes:
+    """A regular file only: a device or a pipe may never end."""
     try:
-        if path.stat().st_size > MAX_BYTES:
-            raise _too_large(str(path), f"the file has {path.stat().st_size} bytes")
+        found = path.stat()
+        if not S_ISREG(found.st_mode):
+            raise _unreadable(path, "it is a folder" if S_ISDIR(found.st_mode) else "it is not a regular file")
+        if found.st_size > MAX_BYTES:
+            raise _too_large(str(path), f"the file has {found.st_size} bytes")
         return path.read_bytes()
     except OSError as exc:
-        raise InputError(
-            f"cannot read {path}: {exc.strerror}", code="picture_unreadable", hint="check the path and its permissions"
-        ) from exc
+        raise _unreadable(path, exc.strerror or str(exc)) from exc
+
+
+def _unreadable(path: Path, why: str) -> InputError:
+    return InputError(
+        f"cannot read {path}: {why}", code="picture_unreadable", hint="check the path and its permissions"
+    )
 
 
 def _check_header(name: str, header: Header | None) -> None:
