@@ -198,9 +198,12 @@ class Framing:
         return best, hint
 
     def reasons(self) -> tuple[GateCode, ...]:
-        """Why nothing qualified: the most frequent most severe codes; never empty."""
+        """Why nothing qualified: the most frequent most severe codes; never empty.
+
+        Good frames that never made a vote (the face kept jumping, too few of them) mean ``hold_still``.
+        """
         common = [code for code, _ in self._reasons.most_common(MAX_REASONS)]
-        return tuple(common) or (GateCode.NO_FACE,)
+        return tuple(common) or (GateCode.HOLD_STILL if self.frames else GateCode.NO_FACE,)
 
 
 def is_fresh(frame: Frame, started_at_s: float) -> bool:

@@ -9,6 +9,8 @@ import pytest
 from edge_agent.config import InvalidConfiguration, SecretRef, load, parse
 from edge_agent.errors import ConfigurationError
 
+pytestmark = pytest.mark.arm
+
 GOOD = """
 cypherface:
   base_url: https://staging.cypherface.com

@@ -9,6 +9,8 @@ import pytest
 
 from edge_agent.events import READER_BUFFER, Event, EventBus, Subscription, encode, stream
 
+pytestmark = pytest.mark.arm
+
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 

@@ -15,6 +15,7 @@ from edge_agent.session import BestShot, BestShotVote, Framing, HintHold, fuse
 from edge_agent.types import Assessment, GateCode
 from tests.faces import LIMITS, Scene, face, measurement, scores
 
+pytestmark = pytest.mark.arm
 K = 5
 
 
@@ -222,6 +223,14 @@ def test_a_rejection_names_the_most_frequent_most_severe_reasons() -> None:
 
 def test_a_session_that_saw_nothing_says_no_face() -> None:
     assert framing().reasons() == (GateCode.NO_FACE,)
+
+
+def test_good_frames_that_never_make_a_vote_mean_hold_still() -> None:
+    scene, session = Scene(), framing()
+    for i in range(10):
+        best, _ = session.add(scene.show(measurement((face(x=300.0 + 600.0 * (i % 2)),))))
+        assert best is None
+    assert session.reasons() == (GateCode.HOLD_STILL,)
 
 
 def test_the_hint_of_a_session_is_what_the_gate_wants() -> None:
