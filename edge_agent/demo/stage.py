@@ -118,8 +118,8 @@ class Stage:
             "models": {"pack": self._pack, "dir": str(self._models_dir)},
             "gate": {"max_track_gap_s": 1.0 * slow},
             "session": {
-                "search_timeout_s": min(600.0, 4.0 * slow),
-                "verdict_timeout_s": min(600.0, 3.0 * slow),
+                "search_timeout_s": min(600.0, 5.0 * slow),
+                "verdict_timeout_s": min(600.0, 2.5 * slow),
                 "capture_window_s": min(30.0, 0.5 * slow),
                 "hint_hold_s": min(10.0, 0.3 * slow),
             },

@@ -12,6 +12,8 @@ from edge_agent.outbox.records import Consent
 from edge_agent.types import State
 from tests.outbox.fakes import FakeClock, capture, finish, lease, open_store, pending, picture, reopen, search
 
+pytestmark = pytest.mark.arm
+
 USER = "customer-4711-jane-roe"
 OTHER = "customer-0815-john-doe"
 SECRETS = ("order-99-of-jane", "consent-form-jane", "no such user: " + USER)

@@ -27,6 +27,8 @@ from tests.outbox.fakes import (
     verdict,
 )
 
+pytestmark = pytest.mark.arm
+
 
 def next_id(store: Store, **options: object) -> str | None:
     leased = store.lease_next(ENVIRONMENT, lease_s=600, **options)  # type: ignore[arg-type]

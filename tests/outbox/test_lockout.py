@@ -10,6 +10,8 @@ from edge_agent.outbox import Store
 from edge_agent.outbox.records import Limits, Lockout
 from tests.outbox.fakes import FakeClock, capture, finish, lease, pending, reopen, search
 
+pytestmark = pytest.mark.arm
+
 
 def spoofs(store: Store, users: str) -> None:
     for user in users:

@@ -26,6 +26,8 @@ from tests.outbox.fakes import (
     search,
 )
 
+pytestmark = pytest.mark.arm
+
 
 def test_what_was_asked_is_what_is_read_back(store: Store, clock: FakeClock) -> None:
     consent = Consent("form-7", ("verification", "template"))

@@ -26,6 +26,8 @@ from tests.outbox.fakes import (
     verdict,
 )
 
+pytestmark = pytest.mark.arm
+
 
 def execute(store: Store, sql: str, **values: object) -> None:
     changed = store._database.execute(sql, **values).rowcount

@@ -14,6 +14,8 @@ from edge_agent.outbox.records import Limits
 from edge_agent.types import State
 from tests.outbox.fakes import NOON, FakeClock, capture, crash, lease, open_store, pending, reopen, search
 
+pytestmark = pytest.mark.arm
+
 DAY = 86_400.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
