@@ -18,7 +18,7 @@ from edge_agent.camera import Camera, open_camera
 from edge_agent.config import Config
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.wire import new_image_name
-from edge_agent.errors import AgentError, EnvironmentFault, InputError, ModelError, SessionRefused
+from edge_agent.errors import AgentError, EnvironmentFault, InputError, ModelError, SessionRefused, report
 from edge_agent.events import EventBus
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
 from edge_agent.forwarder import Forwarder, ForwarderStatus
@@ -155,11 +155,9 @@ class Agent:
         await self._guarded("models", load)
 
     def _open_pipeline(self) -> Vision:
-        from edge_agent.packs.manifest import load_pack
-        from edge_agent.vision.pipeline import open_pipeline
+        from edge_agent.vision.opening import open_configured
 
-        models = self.config.models
-        return open_pipeline(load_pack(models.pack), models.dir, providers=models.providers, threads=models.threads)
+        return open_configured(self.config.models)
 
     async def _open_store(self) -> None:
         config = self.config
@@ -206,15 +204,18 @@ class Agent:
                     await body()
                 except asyncio.CancelledError:
                     raise
-                except Exception:
-                    log.exception("the %s loop ended unexpectedly and starts again", name)
+                except Exception as exc:  # the top of a loop
+                    report(log, exc, f"the {name} loop ended unexpectedly and starts again")
                 await asyncio.sleep(RESTART_PAUSE_S)
 
         self._spawn(supervised(), name)
 
     def _spawn(self, work: Awaitable[None], name: str) -> asyncio.Task[None]:
         async def guarded() -> None:
-            await work
+            try:
+                await work
+            except Exception as exc:  # the top of a task: nobody else would hear of it
+                report(log, exc, f"{name} failed")
 
         task = asyncio.create_task(guarded(), name=name)
         self._tasks.add(task)
@@ -228,8 +229,13 @@ class Agent:
 
     def _need_store(self) -> Store:
         if self._store is None:
-            raise self._faults.get("store") or EnvironmentFault("cannot answer yet: starting", code="starting")
+            raise self._fault("store")
         return self._store
+
+    def _fault(self, part: str) -> AgentError:
+        """What to raise for a part that is missing. The fault lives on: its traceback must not grow by every refusal."""
+        fault = self._faults.get(part) or EnvironmentFault("cannot answer yet: starting", code="starting")
+        return fault.with_traceback(None)
 
     # -- verifications --------------------------------------------------------------------------------------------
 
@@ -275,7 +281,7 @@ class Agent:
                 retry_after_s=lockout.retry_after_s,
             )
         if self._forwarder is None:
-            raise self._faults.get("cypherface") or EnvironmentFault("cannot answer yet: starting", code="starting")
+            raise self._fault("cypherface")
         if self.config.offline.policy == "deny" and self._forwarder.status.network in {"offline", "stopped"}:
             raise SessionRefused(
                 "cannot start: CypherFace cannot be reached and offline.policy is deny", code="offline"
@@ -287,8 +293,7 @@ class Agent:
         if self._vision is None and self._ready.is_set():
             await self._load_models()
         if self._vision is None:
-            raise self._faults.get("models") or ModelError("cannot judge pictures yet: the models are loading",
-                                                           code="starting")  # fmt: skip
+            raise self._fault("models")
         return self._vision
 
     async def _film(self, session: _Session, record: VerificationRecord) -> None:
@@ -296,12 +301,18 @@ class Agent:
             outcome = await self._filming(session, record).run()
         except asyncio.CancelledError:
             raise
-        except Exception as exc:
-            log.exception("filming %s ended unexpectedly", session.id)
-            outcome = Lost("internal_error", type(exc).__name__)
+        except Exception as exc:  # the top of a task: the session must end in the store too
+            report(log, exc, f"filming {session.id} ended unexpectedly")
+            outcome = Lost(AgentError.code, type(exc).__name__)
         finally:
-            await self._camera_worker.run(session.camera.close)
+            await self._close_camera(session)
         await self._conclude(session, record, outcome)
+
+    async def _close_camera(self, session: _Session) -> None:
+        try:
+            await self._camera_worker.run(session.camera.close)
+        except Exception as exc:  # a driver's whim must not leave the terminal busy for ever
+            report(log, exc, "cannot close the camera")
 
     def _filming(self, session: _Session, record: VerificationRecord) -> Filming:
         if self._vision is None:
@@ -354,10 +365,13 @@ class Agent:
         except StateConflict as exc:
             log.info("the outcome of %s is not used: %s", record.id, exc.message)
             return
-        except AgentError as exc:
-            log.exception("cannot store the outcome of %s", record.id)
+        except Exception as exc:  # whatever it is, nobody may wait for this session any longer
+            report(log, exc, f"cannot store the outcome of {record.id}")
+            code, detail = (
+                (exc.code, exc.message) if isinstance(exc, AgentError) else (AgentError.code, type(exc).__name__)
+            )
             with contextlib.suppress(AgentError):
-                await self._store_worker.run(store.fail, record.id, exc.code, exc.message)
+                await self._store_worker.run(store.fail, record.id, code, detail)
             return
         finally:
             self._session_ended(session)
@@ -371,23 +385,31 @@ class Agent:
     async def _hand_over(self, record: VerificationRecord) -> None:
         """Forward the live capture at once; when no verdict came in time it is pending."""
         if self._forwarder is not None:
-            await self._forwarder.submit(record.id)
+            try:
+                await self._forwarder.submit(record.id)
+            except Exception as exc:  # whatever it is, the deadline below must come
+                report(log, exc, f"cannot hand {record.id} over: it waits in the queue")
+                self._forwarder.wake()
         await asyncio.sleep(record.verdict_timeout_s)
         await self._store_worker.run(self._need_store().pend, record.id)
 
     async def cancel(self, verification_id: str) -> VerificationRecord:
-        """Cancel while searching. Raises StateConflict after the capture."""
-        record = await self._store_worker.run(self._need_store().cancel, verification_id)
-        session = self._session
-        if session is not None and session.id == verification_id:
-            await self._stop_filming(session)
-        return record
+        """Cancel while searching. Raises StateConflict after the capture.
+
+        A start waits until this is over, and this until a start is: whoever learns of the cancellation can start anew.
+        """
+        async with self._begin:
+            record = await self._store_worker.run(self._need_store().cancel, verification_id)
+            session = self._session
+            if session is not None and session.id == verification_id:
+                await self._stop_filming(session)
+            return record
 
     async def _stop_filming(self, session: _Session) -> None:
         if session.task is not None:
             session.task.cancel()
             await asyncio.gather(session.task, return_exceptions=True)
-        await self._camera_worker.run(session.camera.close)
+        await self._close_camera(session)
         self._session_ended(session)
 
     async def _end_session(self, code: str, detail: str) -> None:
@@ -437,14 +459,14 @@ class Agent:
 
         Raises InputError (not a picture), PictureRefused (the gate), ModelError, CypherFaceError.
         """
+        store = self._need_store()  # an enrolment that cannot be audited does not begin
         vision = await self._need_vision()
         client = self._client
         if client is None:
-            raise self._faults.get("cypherface") or EnvironmentFault("cannot answer yet: starting", code="starting")
+            raise self._fault("cypherface")
         jpeg = await self._inference_worker.run(self._prescreen, vision, picture)
         target = await client.generate_url(user_id, new_image_name(), "image/jpeg", "upload")
         await client.put(target, jpeg, "image/jpeg")
-        store = self._need_store()
         hmac = await self._store_worker.run(store.user_hmac, user_id)
         await self._store_worker.run(store.note, "source_uploaded", user=hmac)
 
@@ -477,7 +499,18 @@ class Agent:
         self._announced[record.id] = record.state
         if record.final:
             del self._announced[record.id]
-        self._publish("state", data, record.id)
+        self.bus.publish(
+            "state",
+            data,
+            at=self.clock.wall(),
+            verification_id=record.id,
+            approved_until_s=self._approved_until_s(record),
+        )
+
+    def _approved_until_s(self, record: VerificationRecord) -> float | None:
+        """The boot time at which a verdict stops to approve; None where there is none."""
+        verdict_at = record.verdict_instant
+        return verdict_at.boottime_s + self.config.session.result_valid_s if verdict_at is not None else None
 
     def _network_changed(self, status: ForwarderStatus) -> None:
         self._publish("network", {"state": status.network, "code": status.stopped_code})

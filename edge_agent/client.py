@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
+from urllib.parse import quote
 
 import httpx
 
@@ -91,7 +92,7 @@ class AgentClient:
     def enrol(self, user_id: str, picture: bytes, content_type: str = "image/jpeg") -> None:
         """Upload the user's source picture. Raises ApiError."""
         headers = {"Content-Type": content_type}
-        self._call("PUT", f"/v1/users/{user_id}/source", content=picture, headers=headers, slow=120.0)
+        self._call("PUT", f"/v1/users/{quote(user_id, safe='')}/source", content=picture, headers=headers, slow=120.0)
 
     def status(self) -> JsonObject:
         """How the agent is doing."""

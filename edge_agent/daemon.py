@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,11 +21,14 @@ from edge_agent.api.peer import PeerProtocol
 from edge_agent.api.routes import application
 from edge_agent.config import Config, LogSection
 from edge_agent.errors import EnvironmentFault
+from edge_agent.screening import Vision
 
 log = logging.getLogger(__name__)
 
 STOP_S = 10.0
 """Requests under way at SIGTERM get this long to be answered."""
+PROBE_S = 2.0
+"""How long a socket that is there already may take to show that somebody listens."""
 MAX_HEADER_BYTES = 16 * 1024
 MAX_CONNECTIONS = 256
 
@@ -51,9 +54,12 @@ def bind(path: Path) -> socket.socket:
         before = os.umask(0o177)
         try:
             sock.bind(str(path))
+            sock.listen(128)
+        except OSError:
+            sock.close()
+            raise
         finally:
             os.umask(before)
-        sock.listen(128)
     except OSError as exc:
         raise EnvironmentFault(
             f"cannot listen on {path}: {exc.strerror or exc}",
@@ -68,6 +74,7 @@ def _remove_stale(path: Path) -> None:
     if not path.is_socket():
         return
     probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    probe.settimeout(PROBE_S)  # a daemon that hangs has a full backlog: connecting would wait for ever
     try:
         probe.connect(str(path))
     except ConnectionRefusedError:
@@ -112,13 +119,16 @@ def setup_logging(settings: LogSection) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
-async def serve(config: Config) -> None:
-    """Run until SIGTERM or SIGINT. Raises EnvironmentFault when the socket cannot be had."""
+async def serve(config: Config, vision_factory: Callable[[], Vision] | None = None) -> None:
+    """Run until SIGTERM or SIGINT. Raises EnvironmentFault when the socket cannot be had.
+
+    ``vision_factory``: see Agent; None opens the models that the configuration names.
+    """
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    await serve_until(stop, Agent(config))
+    await serve_until(stop, Agent(config, vision_factory=vision_factory))
 
 
 async def serve_until(stop: asyncio.Event, agent: Agent) -> None:
@@ -137,9 +147,12 @@ async def serve_until(stop: asyncio.Event, agent: Agent) -> None:
         log.info("stopping")
         await agent.drain()
         server.should_exit = True
-        await serving
-        await agent.close()
-        path.unlink(missing_ok=True)
+        try:
+            await serving
+        finally:  # also when the server failed: the store is closed in order
+            await agent.close()
+            sock.close()
+            path.unlink(missing_ok=True)
         log.info("stopped")
 
 

@@ -23,6 +23,9 @@ Codes are stable. Messages never hold secrets, pictures or raw user ids.
 
 from __future__ import annotations
 
+import logging
+import traceback
+
 
 class AgentError(Exception):
     """Base of every error that edge-agent raises on purpose."""
@@ -167,3 +170,13 @@ class ServiceMisconfigured(CypherFaceError):
     """Our settings do not fit the service (path, method, host): stop forwarding, keep everything, alert."""
 
     code = "service_misconfigured"
+
+
+def report(log: logging.Logger, error: BaseException, what: str) -> None:
+    """Log ``what`` an error has ended (a loop, a task, a request), with its kind and the lines it came through.
+
+    Foreign messages may quote values (a user id, a URL), so only those of ours are repeated.
+    """
+    said = f": {error.message}" if isinstance(error, AgentError) else ""
+    lines = "".join(traceback.format_tb(error.__traceback__))
+    log.error("%s: %s%s\n%s", what, type(error).__name__, said, lines.rstrip())

@@ -9,8 +9,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 from collections import deque
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -32,6 +33,8 @@ class Event:
     """state, hint, camera, network, dropped."""
     verification_id: str | None
     data: JsonObject
+    approved_until_s: float | None = None
+    """Seconds since boot: whoever reads this event later must not be told ``approved``; None = it never says so."""
 
 
 class Subscription:
@@ -82,14 +85,23 @@ class EventBus:
         self._seq = 0
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._readers: set[Subscription] = set()
+        self._closed = False
 
     @property
     def last_seq(self) -> int:
         return self._seq
 
-    def publish(self, kind: str, data: JsonObject, *, at: datetime, verification_id: str | None = None) -> Event:
+    def publish(
+        self,
+        kind: str,
+        data: JsonObject,
+        *,
+        at: datetime,
+        verification_id: str | None = None,
+        approved_until_s: float | None = None,
+    ) -> Event:
         self._seq += 1
-        event = Event(self._seq, at, kind, verification_id, data)
+        event = Event(self._seq, at, kind, verification_id, data, approved_until_s)
         self._kept.append(event)
         for reader in self._readers:
             reader.offer(event)
@@ -104,29 +116,40 @@ class EventBus:
                 if event.seq > after:
                     reader.offer(event)
         self._readers.add(reader)
+        if self._closed:
+            reader.close()
         try:
             yield reader
         finally:
             self._readers.discard(reader)
 
     def close(self) -> None:
-        """End every reader's stream (the daemon stops)."""
+        """End every reader's stream, also of those that come from now on (the daemon stops)."""
+        self._closed = True
         for reader in self._readers:
             reader.close()
 
 
-async def stream(reader: Subscription, *, heartbeat_s: float) -> AsyncIterator[bytes]:
-    """Server-Sent Events of a reader, with comments as heartbeats."""
+def _long_after() -> float:
+    return math.inf
+
+
+async def stream(
+    reader: Subscription, *, heartbeat_s: float, boottime_s: Callable[[], float] = _long_after
+) -> AsyncIterator[bytes]:
+    """Server-Sent Events of a reader, with comments as heartbeats. ``boottime_s``: the clock; without one all is old."""
     yield b": edge-agent events\n\n"
     while True:
         try:
             event = await reader.next(heartbeat_s)
         except StopAsyncIteration:
             return
-        yield b": heartbeat\n\n" if event is None else encode(event)
+        yield b": heartbeat\n\n" if event is None else encode(event, boottime_s())
 
 
-def encode(event: Event) -> bytes:
-    """One event as SSE bytes (id, event, data)."""
+def encode(event: Event, boottime_s: float = math.inf) -> bytes:
+    """One event as SSE bytes (id, event, data), as it may be read at ``boottime_s``."""
     data = {"at": event.at.isoformat(), "verification_id": event.verification_id, **event.data}
+    if "approved" in data:
+        data["approved"] &= event.approved_until_s is not None and boottime_s < event.approved_until_s
     return f"id: {event.seq}\nevent: {event.kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

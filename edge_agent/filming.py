@@ -27,6 +27,8 @@ READ_S = 0.5
 LOST_S = 5.0
 """A camera that stays silent or away for so long has failed the session."""
 REOPEN_PAUSE_S = 0.5
+MIN_REPEATS = 3
+"""Equal pictures in a row: no sensor delivers so many, the camera is frozen."""
 MAX_INFERENCE_ERRORS = 3
 """Consecutive errors of the models after which the session fails."""
 
@@ -101,6 +103,9 @@ class Filming:
         )
         self._lost_since_s: float | None = None
         self._inference_errors = 0
+        self._digest = b""
+        self._changed_at_s = started_at_s
+        self._pictures = self._repeats = 0
 
     async def run(self) -> Outcome:
         """Film until there is an outcome. Cancellation ends it at the next frame."""
@@ -115,7 +120,21 @@ class Filming:
                 return outcome
         if self._lost_since_s is not None or self._framing.frames == 0:
             return Lost("camera_unavailable", "the camera delivered no usable frame")
+        if self._frozen():
+            return Lost("camera_unavailable", "the camera repeats its last picture")
         return Rejected(self._framing.reasons())
+
+    def _frozen(self) -> bool:
+        """True when the camera has shown one and the same picture, from the beginning or for long."""
+        old = self._pictures == 1 or self._clock() - self._changed_at_s >= LOST_S
+        return self._repeats >= MIN_REPEATS and old
+
+    def _note_picture(self, digest: bytes) -> None:
+        if digest == self._digest:
+            self._repeats += 1
+            return
+        self._digest, self._changed_at_s, self._repeats = digest, self._clock(), 0
+        self._pictures += 1
 
     def _given_up(self) -> bool:
         return self._lost_since_s is not None and self._clock() - self._lost_since_s >= LOST_S
@@ -154,6 +173,7 @@ class Filming:
             failed = self._inference_errors >= MAX_INFERENCE_ERRORS
             return Lost("inference_failed", exc.message) if failed else None
         self._inference_errors = 0
+        self._note_picture(assessment.measurement.digest)
         self._listeners.frame(assessment)
         best, hint = self._framing.add(assessment)
         if hint is not None:

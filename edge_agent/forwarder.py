@@ -12,19 +12,20 @@ import contextlib
 import hashlib
 import logging
 import random
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Literal
+from typing import Any, Literal
 
 from edge_agent.config import CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadTarget
 from edge_agent.cypherface.wire import new_image_name
-from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, Transient
+from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, Transient, report
 from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict
 from edge_agent.outbox.store import Store
-from edge_agent.retry import Park, Retry, Stop, decide
+from edge_agent.retry import Decision, Park, Retry, Stop, decide
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
@@ -40,6 +41,10 @@ MAX_PROBE_S = 30.0
 """While the network is down something is tried at least this often."""
 IDLE_S = 30.0
 """The queue is looked at this often, even when nothing woke the forwarder."""
+ERROR_PAUSE_S = 5.0
+"""After an error of the store the queue is looked at again after this."""
+BLOCKED_S = 0.5
+"""Captures whose user is leased, quarantined or before the camera are looked at this often: no event tells the end."""
 SAME_ERROR_USERS = 3
 """The same permanent error for so many users, with no success between, is our fault and not theirs."""
 
@@ -75,7 +80,8 @@ class _Suspects:
     """Captures parked with one permanent error since the last success, per user."""
 
     code: str = ""
-    parked: dict[str, str] = field(default_factory=dict)
+    parked: dict[str, set[str]] = field(default_factory=dict)
+    """Verification ids by user."""
 
 
 def _kind_of(error: CypherFaceError) -> Failure:
@@ -83,6 +89,11 @@ def _kind_of(error: CypherFaceError) -> Failure:
     if isinstance(error, Transient):
         return "transient"
     return "conflict" if isinstance(error, SequenceConflict) else "other"
+
+
+def _unreachable(error: CypherFaceError) -> bool:
+    """True when CypherFace was not reached: no answer at all, or one of somebody in between."""
+    return isinstance(error, Transient) and (error.status is None or error.code == "captive_portal")
 
 
 class Forwarder:
@@ -98,7 +109,9 @@ class Forwarder:
         deny_offline: bool = False,
         on_network: Callable[[ForwarderStatus], None] = lambda _: None,
         rng: random.Random | None = None,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
+        """``clock``: monotonic seconds, for the pauses of forwarding as a whole."""
         self._store = store
         self._worker = worker
         self._client = client
@@ -106,12 +119,14 @@ class Forwarder:
         self._deny_offline = deny_offline
         self._on_network = on_network
         self._rng = rng or random.SystemRandom()
+        self._clock = clock
         self._environment = Environment(settings.base_url, settings.merchant_id)
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog = 0
         self._suspects = _Suspects()
         self._next_probe_s = 0.0
+        self._held_until_s = 0.0
         self._failed_probes = 0
         self.status = ForwarderStatus()
 
@@ -131,7 +146,7 @@ class Forwarder:
 
     def resume(self) -> None:
         """Try again at once, also when forwarding had stopped (reload, ``outbox retry``)."""
-        self._next_probe_s = 0.0
+        self._next_probe_s = self._held_until_s = 0.0
         self.wake()
 
     async def submit(self, verification_id: str) -> None:
@@ -142,7 +157,7 @@ class Forwarder:
         if leased is None:
             self.wake()
         else:
-            self._spawn(leased, backlog=False)
+            self._spawn(self._forward(leased), f"forward {leased.record.id}", backlog=False)
 
     async def run(self) -> None:
         """Forward for ever. On cancellation the sequences under way are cancelled and their leases released."""
@@ -150,7 +165,7 @@ class Forwarder:
             while True:
                 self._beat()
                 self._wake.clear()
-                pause_s = await self._fill_slots()
+                pause_s = await self._turn()
                 with contextlib.suppress(TimeoutError):  # not wait_for: in 3.11 it may swallow a cancellation
                     async with asyncio.timeout(pause_s):
                         await self._wake.wait()
@@ -160,20 +175,39 @@ class Forwarder:
             await asyncio.gather(*self._tasks, return_exceptions=True)
 
     def _beat(self) -> None:
-        self.status.beat_s = asyncio.get_running_loop().time()
+        self.status.beat_s = self._clock()
+
+    async def _turn(self) -> float:
+        """As ``_fill_slots``; its errors must not end the loop, which would cancel the sequences under way."""
+        try:
+            return await self._fill_slots()
+        except Exception as exc:
+            report(log, exc, "cannot look at the queue")
+            return ERROR_PAUSE_S
 
     async def _fill_slots(self) -> float:
         """Start what may be started. Returns how long to wait unless woken, in seconds."""
         while self._backlog < self._allowed_slots():
-            wait_s = self._next_probe_s - asyncio.get_running_loop().time()
-            if self._is_down() and wait_s > 0:
+            wait_s = self._begin_backlog_at_s() - self._clock()
+            if wait_s > 0:
                 return min(IDLE_S, wait_s)
             leased = await self._worker.run(self._store.lease_next, self._environment, lease_s=self.lease_s)
             if leased is None:
-                ready_s = await self._worker.run(self._store.next_ready_in_s, self._environment)
-                return IDLE_S if ready_s is None else min(IDLE_S, max(0.05, ready_s))
-            self._spawn(leased, backlog=True)
+                return await self._nothing_to_lease()
+            self._spawn(self._forward(leased), f"forward {leased.record.id}", backlog=True)
         return IDLE_S
+
+    def _begin_backlog_at_s(self) -> float:
+        return max(self._held_until_s, self._next_probe_s) if self._is_down() else self._held_until_s
+
+    async def _nothing_to_lease(self) -> float:
+        """What to do while no capture can be tried; returns as ``_fill_slots``."""
+        ready_s = await self._worker.run(self._store.next_ready_in_s, self._environment)
+        # a stop is tested by the captures it is about, as long as there are any
+        if self.status.network == "offline" or (self._is_down() and ready_s is None):
+            self._spawn(self._probe(), "probe the service", backlog=True)
+            return IDLE_S
+        return IDLE_S if ready_s is None else min(IDLE_S, ready_s or BLOCKED_S)
 
     def _is_down(self) -> bool:
         return self.status.network in {"offline", "stopped"}
@@ -182,10 +216,10 @@ class Forwarder:
         """One capture at a time is the probe while the service cannot be used."""
         return 1 if self._is_down() else BACKLOG_SLOTS
 
-    def _spawn(self, leased: Leased, *, backlog: bool) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, backlog: bool) -> None:
         self._backlog += backlog
         self.status.active += 1
-        task = asyncio.create_task(self._forward(leased), name=f"forward {leased.record.id}")
+        task = asyncio.create_task(work, name=name)
         self._tasks.add(task)
 
         def ended(done: asyncio.Task[None]) -> None:
@@ -193,27 +227,36 @@ class Forwarder:
             self._backlog -= backlog
             self.status.active -= 1
             self.wake()
-            if not done.cancelled() and done.exception() is not None:
-                log.error("forwarding ended with an unexpected error", exc_info=done.exception())
+            error = None if done.cancelled() else done.exception()
+            if error is not None:
+                report(log, error, f"cannot {name}")
 
         task.add_done_callback(ended)
 
     async def _forward(self, leased: Leased) -> None:
+        """One attempt; whatever happens, the lease is not kept."""
         attempt = _Attempt(leased)
         try:
-            verdict = await self._sequence(attempt)
-            await self._worker.run(self._store.commit_verdict, leased.record.id, leased.lease, verdict)
-            self._succeeded()
-        except CypherFaceError as exc:
-            await self._settle(attempt, exc)
+            await self._try(attempt)
         except LeaseLost as exc:
             log.warning("the result of %s is thrown away: %s", leased.record.id, exc.message)
         except asyncio.CancelledError:
             await self._give_back(attempt, "interrupted", "the agent stopped")
             raise
-        except AgentError as exc:
-            log.exception("cannot forward %s", leased.record.id)
-            await self._give_back(attempt, exc.code, exc.message, delay_s=IDLE_S)
+        except Exception as exc:
+            report(log, exc, f"cannot forward {leased.record.id}")
+            code = exc.code if isinstance(exc, AgentError) else AgentError.code
+            await self._give_back(attempt, code, type(exc).__name__, delay_s=IDLE_S)
+
+    async def _try(self, attempt: _Attempt) -> None:
+        record, lease = attempt.leased.record, attempt.leased.lease
+        try:
+            verdict = await self._sequence(attempt)
+        except CypherFaceError as exc:
+            await self._settle(attempt, exc)
+        else:
+            await self._worker.run(self._store.commit_verdict, record.id, lease, verdict)
+            self._succeeded()
 
     async def _sequence(self, attempt: _Attempt) -> Verdict:
         """generate-url, PUT, match for one capture. Raises CypherFaceError for everything but a verdict."""
@@ -251,56 +294,94 @@ class Forwarder:
         leased = attempt.leased
         self.status.last_error = f"{error.code}: {error.message}"
         log.warning("cannot forward %s: %s", leased.record.id, error.message, extra={"code": error.code})
-        failure = _kind_of(error)
-        before = leased.record.transients if failure == "transient" else leased.record.conflicts
-        decision = decide(error, before + 1, rng=self._rng)
-        detail = error.server_message or error.message
-        if isinstance(decision, Park) and not await self._is_our_fault(leased, decision.code):
-            with contextlib.suppress(StateConflict):
-                await self._worker.run(
-                    self._store.park,
-                    leased.record.id,
-                    leased.lease,
-                    code=decision.code,
-                    detail=detail,
-                    status=error.status,
-                    upload_settled=attempt.upload_settled,
-                )
-            self._answered(error)
-            return
+        decision = self._decide(leased, error)
+        if isinstance(decision, Park) and await self._is_our_fault(leased, decision.code):
+            decision = Stop(decision.code)
         if isinstance(decision, Stop):
             self._stop(decision.code)
-        delay_s = decision.after_s if isinstance(decision, Retry) else 0.0
-        await self._give_back(attempt, error.code, detail, status=error.status, delay_s=delay_s, failure=failure)
-        if isinstance(error, Transient) and error.status is None:
+        if isinstance(decision, Park):
+            await self._park(attempt, error)
+        else:
+            delay_s = decision.after_s if isinstance(decision, Retry) else 0.0
+            self._hold(error, delay_s)
+            await self._give_back(
+                attempt,
+                error.code,
+                error.server_message or error.message,
+                status=error.status,
+                delay_s=delay_s,
+                failure=_kind_of(error),
+            )
+        if _unreachable(error):
             await self._network_trouble(leased, error)
-        elif isinstance(decision, Retry):
+        elif not isinstance(decision, Stop):
             self._answered(error)
 
-    async def _network_trouble(self, leased: Leased, error: Transient) -> None:
+    def _decide(self, leased: Leased, error: CypherFaceError) -> Decision:
+        if self.status.network == "stopped" and error.code == self.status.stopped_code:
+            return Stop(error.code)  # a probe, or a sequence under way: what stopped us is still there
+        before = leased.record.transients if isinstance(error, Transient) else leased.record.conflicts
+        return decide(error, before + 1, rng=self._rng)
+
+    def _hold(self, error: CypherFaceError, delay_s: float) -> None:
+        """A plea to wait is about the service: the whole backlog heeds it; a customer's capture is tried all the same."""
+        if isinstance(error, Transient) and error.retry_after_s is not None and not _unreachable(error):
+            self._held_until_s = max(self._held_until_s, self._clock() + delay_s)
+
+    async def _park(self, attempt: _Attempt, error: CypherFaceError) -> None:
+        with contextlib.suppress(StateConflict):
+            await self._worker.run(
+                self._store.park,
+                attempt.leased.record.id,
+                attempt.leased.lease,
+                code=error.code,
+                detail=error.server_message or error.message,
+                status=error.status,
+                upload_settled=attempt.upload_settled,
+            )
+
+    async def _network_trouble(self, leased: Leased, error: CypherFaceError) -> None:
         """Nothing usable answered: from now on one capture at a time is the probe, with a back-off of its own."""
-        self._failed_probes += 1
-        decision = decide(error, self._failed_probes, rng=self._rng)
-        pause_s = min(decision.after_s, MAX_PROBE_S) if isinstance(decision, Retry) else MAX_PROBE_S
-        self._next_probe_s = asyncio.get_running_loop().time() + pause_s
-        self._set_network("offline")
+        self._back_off(error)
         if self._deny_offline:
             with contextlib.suppress(StateConflict):
                 await self._worker.run(self._store.destroy, leased.record.id, "offline", error.message)
 
+    def _back_off(self, error: CypherFaceError) -> None:
+        self._failed_probes += 1
+        decision = decide(error, self._failed_probes, rng=self._rng)
+        pause_s = min(decision.after_s, MAX_PROBE_S) if isinstance(decision, Retry) else MAX_PROBE_S
+        self._next_probe_s = self._clock() + pause_s
+        if self.status.network != "stopped":  # an outage does not lift a stop
+            self._set_network("offline")
+
+    async def _probe(self) -> None:
+        """Ask for a token: there is no capture that could show whether the service is back."""
+        try:
+            await self._client.issue()
+        except CypherFaceError as exc:
+            self.status.last_error = f"{exc.code}: {exc.message}"
+            if _unreachable(exc):
+                self._back_off(exc)
+            elif isinstance(exc, Transient):
+                self._answered(exc)
+            else:
+                self._stop(exc.code)
+        else:
+            self._set_network("online")
+
     async def _is_our_fault(self, leased: Leased, code: str) -> bool:
-        """True when this is the third user with the same permanent error: stop, and take the others back."""
+        """True when this is the third user with the same permanent error; the others' captures are then taken back."""
         if self._suspects.code != code:
             self._suspects = _Suspects(code)
-        self._suspects.parked[leased.record.user_hmac] = leased.record.id
+        self._suspects.parked.setdefault(leased.record.user_hmac, set()).add(leased.record.id)
         if len(self._suspects.parked) < SAME_ERROR_USERS:
             return False
-        others = [id_ for id_ in self._suspects.parked.values() if id_ != leased.record.id]
-        self._suspects = _Suspects()
-        self._stop(code)
-        for parked in others:
+        suspects, self._suspects = self._suspects, _Suspects()
+        self._stop(code)  # before anything is queued again
+        for id_ in set().union(*suspects.parked.values()) - {leased.record.id}:
             with contextlib.suppress(AgentError):
-                await self._worker.run(self._store.reopen, parked, actor="forwarder")
+                await self._worker.run(self._store.reopen, id_, actor="forwarder")
         return True
 
     def _stop(self, code: str) -> None:
@@ -308,7 +389,7 @@ class Forwarder:
         if self.status.network != "stopped":
             log.error("forwarding stopped: %s; every capture stays queued", code, extra={"code": code})
         self.status.stopped_code = code
-        self._next_probe_s = asyncio.get_running_loop().time() + PROBE_S
+        self._next_probe_s = self._clock() + PROBE_S
         self._set_network("stopped")
 
     def _succeeded(self) -> None:
@@ -318,7 +399,7 @@ class Forwarder:
 
     def _answered(self, error: CypherFaceError) -> None:
         """The service was reached and spoke of one capture only."""
-        if error.status is not None:
+        if error.status is not None and not _unreachable(error):
             self._set_network("online")
 
     def _set_network(self, network: Network) -> None:
@@ -340,7 +421,10 @@ class Forwarder:
         task.add_done_callback(self._tasks.discard)
 
     async def _retry_now(self) -> None:
-        await self._worker.run(self._store.retry_now, self._environment)
+        try:
+            await self._worker.run(self._store.retry_now, self._environment)
+        except AgentError as exc:
+            log.warning("the queue waits for its back-off: %s", exc.message)
         self.wake()
 
     async def _give_back(

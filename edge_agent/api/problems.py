@@ -4,7 +4,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from edge_agent.errors import AgentError, SessionRefused
+from edge_agent.errors import (
+    AgentError,
+    CameraError,
+    ConfigurationError,
+    EnvironmentFault,
+    ModelError,
+    SessionRefused,
+    StorageError,
+)
 from edge_agent.types import JsonObject
 
 MEDIA_TYPE = "application/problem+json"
@@ -56,6 +64,8 @@ _ALL = (
     Problem("storage_full", 503, "There is no room for another capture", True, "Free space on the state directory."),
     Problem("storage_failed", 503, "The state directory cannot be used", True, "Check the disk and the log."),
     Problem("key_mismatch", 503, "The device key does not fit the stored data", False, "Restore the right key."),
+    Problem("key_unavailable", 503, "The device key cannot be read", False, "See outbox.key, and: edge-agent doctor"),
+    Problem("environment", 503, "The device or its configuration lacks something", False, "Run: edge-agent doctor"),
     Problem("state_moved", 503, "The stored data comes from another machine", False, "Run: edge-agent adopt"),
     Problem("starting", 503, "The agent is still starting", True, "Try again in a second."),
     Problem("stopping", 503, "The agent is stopping", True, "Try again when it runs."),
@@ -63,23 +73,31 @@ _ALL = (
 CATALOGUE = {problem.code: problem for problem in _ALL}
 
 ALIASES = {
-    "camera_format": "camera_unavailable",
-    "camera_stalled": "camera_unavailable",
-    "end_of_source": "camera_unavailable",
-    "model_tampered": "models_missing",
-    "model_invalid": "models_missing",
+    "secret_missing": "key_unavailable",
+    "secret_exposed": "key_unavailable",
+    "key_invalid": "key_unavailable",
     "pack_unknown": "models_missing",
     "pack_invalid": "models_missing",
-    "storage_corrupt": "storage_failed",
-    "state_locked": "storage_failed",
     "invalid_input": "invalid_request",
 }
 """Finer codes of ours, and the documented one a POS sees for them."""
 
+OF_CLASS: tuple[tuple[type[AgentError], str], ...] = (
+    (CameraError, "camera_unavailable"),
+    (ModelError, "models_missing"),
+    (StorageError, "storage_failed"),
+    (EnvironmentFault, "environment"),
+    (ConfigurationError, "environment"),
+)
+"""Every other fault of the device: it is never an internal error."""
+
 
 def of_error(error: AgentError) -> Problem:
     """The documented problem for an error; what is not documented is an internal error."""
-    return CATALOGUE.get(ALIASES.get(error.code, error.code), CATALOGUE["internal_error"])
+    code = ALIASES.get(error.code, error.code)
+    if code not in CATALOGUE:
+        code = next((code for kind, code in OF_CLASS if isinstance(error, kind)), "internal_error")
+    return CATALOGUE[code]
 
 
 def document(error: AgentError, problem: Problem) -> JsonObject:

@@ -6,6 +6,9 @@ Until roles are configured the Unix socket admits root and the daemon's own user
 from __future__ import annotations
 
 import json
+import logging
+import math
+import re
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -21,7 +24,15 @@ from edge_agent import __version__
 from edge_agent.agent import Agent, PictureRefused
 from edge_agent.api import problems, wire
 from edge_agent.api.peer import STATE_KEY, Peer
-from edge_agent.errors import AgentError, CaptureRefused, CypherFaceError, InputError, SessionRefused, Transient
+from edge_agent.errors import (
+    AgentError,
+    CaptureRefused,
+    CypherFaceError,
+    InputError,
+    SessionRefused,
+    Transient,
+    report,
+)
 from edge_agent.events import stream
 from edge_agent.outbox.records import Consent, NewVerification, StateConflict, VerificationRecord
 from edge_agent.texts import hint_text
@@ -30,7 +41,10 @@ from edge_agent.types import WORKING_STATES, GateCode, JsonObject, State
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+log = logging.getLogger(__name__)
+
 HEARTBEAT_S = 15.0
+EVENT_ID = re.compile(r"[0-9]{1,18}")
 
 Role = Literal["any", "pos", "enrol", "admin"]
 Handler = Callable[["Call"], Awaitable[Response]]
@@ -90,6 +104,9 @@ def _endpoint(agent: Agent, entries: Mapping[str, Entry]) -> Callable[[Request],
             return Response(status_code=499)
         except AgentError as exc:
             return problem_of(exc)
+        except Exception as exc:  # the top of a request: its errors are problem documents too
+            report(log, exc, f"cannot answer {method} {entries[method].path}")
+            return _problem("internal_error", "cannot answer: something unexpected happened")
 
     return endpoint
 
@@ -110,7 +127,7 @@ def problem_of(error: AgentError) -> Response:
         body["server_message"] = error.server_message
     headers = {}
     if isinstance(error, SessionRefused) and error.retry_after_s is not None:
-        headers["Retry-After"] = str(max(1, round(error.retry_after_s)))
+        headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return JSONResponse(body, problem.status, headers, problems.MEDIA_TYPE)
 
 
@@ -316,13 +333,13 @@ async def all_events(call: Call) -> Response:
 
 def _events(call: Call, verification_id: str | None) -> Response:
     text = call.request.headers.get("last-event-id")
-    if text is not None and not text.isdecimal():
+    if text is not None and not EVENT_ID.fullmatch(text):
         raise _refuse("invalid_request", "cannot resume: Last-Event-ID is not a number of ours")
 
     async def body() -> Any:
         after = int(text) if text is not None else None
         with call.agent.bus.subscribe(verification_id, after=after) as reader:
-            async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S):
+            async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=call.agent.clock.boottime_s):
                 yield chunk
 
     return StreamingResponse(body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})

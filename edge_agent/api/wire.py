@@ -19,11 +19,14 @@ MAX_WAIT_S = 600.0
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 _DIGIT_RUN = re.compile(r"\d(?:[ -]?\d){12,18}")
+_CARD_SHAPE = re.compile(r"(?<!\d)(?=(\d{13,19}|\d{4}([ -])\d{4}\2\d{4}\2\d{1,7}|\d{4}([ -])\d{6}\3\d{4,5})(?!\d))")
+"""Numbers as they are printed on cards, also where other digits stand beside them (an expiry date, a security code)."""
 
 
 def looks_like_card_number(text: str) -> bool:
     """True where ``text`` holds 13-19 digits, spaces or dashes between allowed, that pass the Luhn check."""
-    return any(_luhn(re.sub(r"[ -]", "", run.group())) for run in _DIGIT_RUN.finditer(text))
+    runs = [run.group() for run in _DIGIT_RUN.finditer(text)] + [shape.group(1) for shape in _CARD_SHAPE.finditer(text)]
+    return any(_luhn(re.sub(r"[ -]", "", run)) for run in runs)
 
 
 def _luhn(digits: str) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 from pathlib import Path
 
 import click
@@ -18,7 +19,13 @@ def run(config_path: Path) -> None:
     It starts and serves its API even without camera, models or network, and says what is missing (status).
     """
     config = load_config(config_path)
+    from edge_agent.vision.opening import open_ahead
+
+    # Models load outside the interpreter's lock: they are nearly there when the rest has been imported.
+    vision_factory = open_ahead(config.models)
+    gc.disable()  # importing makes no garbage, and looking for it takes a twentieth of the start
     from edge_agent.daemon import serve, setup_logging
 
+    gc.enable()
     setup_logging(config.log)
-    asyncio.run(serve(config))
+    asyncio.run(serve(config, vision_factory))

@@ -19,7 +19,7 @@ from edge_agent.packs.manifest import load_pack
 from edge_agent.screening import Screener
 from edge_agent.types import Frame, Image, JsonObject, State
 from edge_agent.vision.annotate import annotate, encode_jpeg
-from edge_agent.vision.pipeline import open_pipeline
+from edge_agent.vision.opening import open_pipeline
 
 FRAMES_LOOKED_AT = 5
 

@@ -15,7 +15,7 @@ from edge_agent.picture import read_picture
 from edge_agent.sandbox.matcher import Comparison
 from edge_agent.sandbox.state import Outcome
 from edge_agent.types import Embedding, Frame
-from edge_agent.vision.pipeline import open_pipeline
+from edge_agent.vision.opening import open_pipeline
 
 THRESHOLD_SIMILARITY = 80.0
 """The similarity that is reported for a cosine of exactly the threshold."""

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from functools import cached_property
 from hashlib import blake2b
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edge_agent.errors import ModelError
@@ -14,7 +13,7 @@ from edge_agent.vision.detect import Detector
 from edge_agent.vision.embed import Embedder
 from edge_agent.vision.liveness import LivenessModel, open_liveness
 from edge_agent.vision.quality import measure_face
-from edge_agent.vision.runtime import Session, keep_heap_small, load_session, return_freed_memory
+from edge_agent.vision.runtime import Session
 
 if TYPE_CHECKING:
     from edge_agent.packs.manifest import Pack
@@ -67,34 +66,6 @@ class Pipeline:
     def warm_up(self) -> None:
         """Load what is loaded lazily (the embedder). Raises ModelError."""
         self._embedder  # noqa: B018  touching the property loads it
-
-
-def open_pipeline(
-    pack: Pack,
-    models_dir: Path,
-    *,
-    providers: str | Sequence[str] = "auto",
-    threads: int = 0,
-    with_embedder: bool = False,
-) -> Pipeline:
-    """Load and verify the pack's models from ``models_dir``.
-
-    ``with_embedder`` loads the embedder now instead of at its first use. Raises ModelError (``models_missing``,
-    ``model_tampered``, ``model_invalid``, ``provider_unavailable``).
-    """
-    # Manifests bring pydantic (20 MB, a third of the start): vision alone, with packs of another making, does without.
-    from edge_agent.packs.verify import require_model
-
-    def load(name: str) -> Session:
-        model = require_model(models_dir, name, pack.files[name], pack=pack.name)
-        return load_session(model, name=name, providers=providers, threads=threads)
-
-    keep_heap_small()
-    pipeline = Pipeline(pack, load)
-    if with_embedder:
-        pipeline.warm_up()
-    return_freed_memory()
-    return pipeline
 
 
 def picture_digest(image: Image) -> bytes:

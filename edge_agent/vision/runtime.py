@@ -118,6 +118,11 @@ def choose_providers(providers: str | Sequence[str], available: Sequence[str]) -
     return [*names, _CPU]
 
 
+def on_cpu_only(providers: str | Sequence[str]) -> bool:
+    """Whether no accelerator would be tried. Raises ModelError as choose_providers does."""
+    return choose_providers(providers, ort.get_available_providers()) == [_CPU]
+
+
 def keep_heap_small() -> None:
     """Hold glibc's thresholds where they start (128 KB), so that large freed blocks go back at once.
 
@@ -146,7 +151,11 @@ def _open_on_cpu(model: bytes, name: str, threads: int) -> Any:
 
 def _open(model: bytes, providers: list[str], threads: int) -> Any:
     # The library's own fallback prints to standard output, which belongs to our JSON.
-    return ort.InferenceSession(model, _options(threads), providers=providers, enable_fallback=0)
+    native = ort.InferenceSession(model, _options(threads), providers=providers, enable_fallback=0)
+    # Kept by the library for that fallback alone, as long as the session lives: the whole file once more.
+    if hasattr(native, "_model_bytes"):
+        native._model_bytes = None  # noqa: SLF001 - there is no public way to let go of it
+    return native
 
 
 def _options(threads: int) -> Any:

@@ -24,7 +24,18 @@ def error_type(**fields: object) -> str:
     return caught.value.errors()[0]["type"]
 
 
-@pytest.mark.parametrize("text", [*LUHN_VALID, "order 4111111111111111 paid", "a4111111111111111"])
+BESIDE_OTHER_DIGITS = [
+    "4111111111111111 123",
+    "4111 1111 1111 1111 123",
+    "17 4111-1111-1111-1111",
+    "2026 4111 1111 1111 1111 12-27",
+    "3782 822463 10005 1234",
+]
+
+
+@pytest.mark.parametrize(
+    "text", [*LUHN_VALID, *BESIDE_OTHER_DIGITS, "order 4111111111111111 paid", "a4111111111111111"]
+)
 def test_card_numbers_are_noticed(text: str) -> None:
     assert looks_like_card_number(text)
 

@@ -15,6 +15,7 @@ import onnx
 import yaml
 from onnx import TensorProto, helper, numpy_helper
 
+from edge_agent.packs.check import check
 from edge_agent.packs.manifest import ModelFile, Pack, builtin_dir
 
 CONTENT = {"detector.onnx": b"D" * 1000, "live.onnx": b"L" * 500}
@@ -64,7 +65,7 @@ def pack_value(**files: dict[str, Any]) -> dict[str, Any]:
 
 
 def small_pack(**files: dict[str, Any]) -> Pack:
-    return Pack.model_validate(pack_value(**files))
+    return check(Pack, pack_value(**files))
 
 
 def insightface_pack(contents: dict[str, bytes]) -> Pack:
@@ -72,7 +73,7 @@ def insightface_pack(contents: dict[str, bytes]) -> Pack:
     value = yaml.safe_load((builtin_dir() / "insightface.yaml").read_text())
     for name, data in contents.items():
         value["files"][name].update(sha256=sha256(data), size=len(data))
-    return Pack.model_validate(value)
+    return check(Pack, value)
 
 
 def zipped(members: dict[str, bytes]) -> bytes:
@@ -152,4 +153,4 @@ def transformed_entry(shipped: bytes, result: bytes, *sources: dict[str, Any]) -
 
 
 def model_file(data: bytes) -> ModelFile:
-    return ModelFile.model_validate(entry(data))
+    return check(ModelFile, entry(data))

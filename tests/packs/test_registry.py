@@ -12,6 +12,7 @@ import pytest
 
 from edge_agent.errors import ModelError, StorageError
 from edge_agent.packs import registry
+from edge_agent.packs.check import check
 from edge_agent.packs.fetch import fetch_pack
 from edge_agent.packs.manifest import NpmSource, Pack, PypiSource, load_pack
 from edge_agent.packs.progress import Silent
@@ -85,7 +86,7 @@ def test_a_wheel_is_downloaded_and_read_without_being_installed(tmp_path: Path, 
         'while [ "$1" != --dest ]; do shift; done\n'
         f'mkdir "$2" && cp {wheel} "$2/faces-1.0-py3-none-any.whl"',
     )
-    path = download_wheel(PypiSource.model_validate({**PYPI, "member": "x"}), tmp_path, Silent())
+    path = download_wheel(check(PypiSource, {**PYPI, "member": "x"}), tmp_path, Silent())
     assert path.read_bytes() == wheel.read_bytes()
     arguments = (tmp_path / "log").read_text().split()
     assert arguments[:3] == ["-m", "pip", "download"]
@@ -128,12 +129,12 @@ def test_an_npm_that_meets_a_full_disk_ends_the_fetch(tmp_path: Path, npm: Path)
 def test_an_interpreter_without_pip_is_named(tmp_path: Path, python: Path) -> None:
     script(python, f"echo '{python}: No module named pip' >&2; exit 1")
     with pytest.raises(MirrorError, match="No module named pip"):
-        download_wheel(PypiSource.model_validate({**PYPI, "member": "x"}), tmp_path, Silent())
+        download_wheel(check(PypiSource, {**PYPI, "member": "x"}), tmp_path, Silent())
 
 
 def test_a_client_that_cannot_be_started_is_named(tmp_path: Path, python: Path) -> None:
     with pytest.raises(MirrorError, match="cannot run python: No such file"):
-        download_wheel(PypiSource.model_validate({**PYPI, "member": "x"}), tmp_path, Silent())
+        download_wheel(check(PypiSource, {**PYPI, "member": "x"}), tmp_path, Silent())
     assert not python.exists()
 
 
@@ -161,7 +162,7 @@ def test_without_npm_a_throw_away_one_is_installed_by_hash_and_removed(
     )
     work = tmp_path / "work"
     work.mkdir()
-    path = download_tarball(NpmSource.model_validate({**NPM, "member": "x"}), work, Silent())
+    path = download_tarball(check(NpmSource, {**NPM, "member": "x"}), work, Silent())
     assert path.read_bytes() == (tmp_path / "archive").read_bytes()
     arguments = (tmp_path / "pip").read_text().split()
     assert arguments[:3] == ["-m", "pip", "install"]

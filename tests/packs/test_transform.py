@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 from edge_agent.errors import ModelError
+from edge_agent.packs.check import check
 from edge_agent.packs.manifest import ModelFile, load_pack
 from edge_agent.packs.transform import as_loaded, symbolic_dims
 from edge_agent.packs.verify import matches
@@ -55,7 +56,7 @@ def test_something_that_is_no_model_is_refused(garbage: bytes) -> None:
 def test_the_shipped_and_the_finished_file_are_both_accepted() -> None:
     shipped = frozen_network()
     finished = symbolic_dims(shipped)
-    file = ModelFile.model_validate(transformed_entry(shipped, finished))
+    file = check(ModelFile, transformed_entry(shipped, finished))
     assert as_loaded(shipped, file) == finished
     assert as_loaded(finished, file) == finished
     assert as_loaded(shipped[:-1], file) is None
@@ -64,7 +65,7 @@ def test_the_shipped_and_the_finished_file_are_both_accepted() -> None:
 
 def test_a_transform_that_gives_other_bytes_than_the_manifest_names_is_refused() -> None:
     shipped = frozen_network()
-    file = ModelFile.model_validate(transformed_entry(shipped, OTHER))
+    file = check(ModelFile, transformed_entry(shipped, OTHER))
     with pytest.raises(ModelError, match="did not give the bytes that the manifest names"):
         as_loaded(shipped, file)
 

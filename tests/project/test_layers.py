@@ -37,7 +37,7 @@ MAY_IMPORT = {
     "agent": "config events texts picture packs camera vision outbox cypherface workers screening session filming forwarder",
     "health": "config events outbox agent",
     "api": "config events texts outbox agent health",
-    "daemon": "config agent health api",
+    "daemon": "config screening agent health api",
     "client": "api",
     "sandbox": "config packs picture vision",
     "demo": "config packs camera vision screening api client",

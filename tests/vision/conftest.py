@@ -12,7 +12,8 @@ from edge_agent.packs.fetch import fetch_pack
 from edge_agent.packs.manifest import load_pack
 from edge_agent.picture import read_picture
 from edge_agent.types import Image
-from edge_agent.vision.pipeline import Pipeline, open_pipeline
+from edge_agent.vision.opening import open_pipeline
+from edge_agent.vision.pipeline import Pipeline
 
 Picture = Callable[[str], Image]
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
 import cv2
 import numpy as np
@@ -25,7 +27,7 @@ PACK_OF = {"centerface": "open", "yunet": "open-lite", "scrfd": "scrfd-minifas"}
 
 def open_detector(models_dir: Path, family: str, **changes: object) -> Detector:
     pack = load_pack(PACK_OF[family])
-    manifest = pack.detector.model_copy(update=changes)
+    manifest = replace(pack.detector, **changes)  # type: ignore[arg-type]
     model = require_model(models_dir, manifest.file, pack.files[manifest.file])
     return Detector(manifest, load_session(model, name=manifest.file))
 
@@ -148,7 +150,7 @@ def test_a_model_of_fixed_size_keeps_its_size(assets: Path, picture: Picture):
 
 
 @pytest.mark.parametrize("family", sorted(PACK_OF))
-def test_a_network_of_another_kind_is_an_error(family: str):
+def test_a_network_of_another_kind_is_an_error(family: Literal["centerface", "scrfd", "yunet"]):
     manifest = DetectorManifest(family=family, file="x.onnx", input_px=(96, 96), score_threshold=0.5, nms_threshold=0.4)
     session = load_session(networks.constant([0.5], [1, 1], side_px=96), name="x.onnx")
     with pytest.raises(ModelError, match=r"cannot run the model x\.onnx"):

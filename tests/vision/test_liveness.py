@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+from typing import Literal
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -21,11 +24,13 @@ FACE = Face(Box(120, 80, 200, 180), (ADDON_TEMPLATE * 2 + (80, 40)).astype(np.fl
 
 
 def manifest(
-    family: str = "crop_softmax", scales: tuple[float | None, ...] = (2.7,), **changes: object
+    family: Literal["crop_softmax", "insightface_addon"] = "crop_softmax",
+    scales: tuple[float | None, ...] = (2.7,),
+    **changes: object,
 ) -> LivenessManifest:
     members = tuple(LivenessMember(file="x.onnx", input_px=80, crop_scale=scale) for scale in scales)
     made = LivenessManifest(name="model", family=family, members=members, live_class=1, threshold=0.6)
-    return made.model_copy(update=changes)
+    return replace(made, **changes)  # type: ignore[arg-type]
 
 
 def model(described: LivenessManifest, *networks_bytes: bytes) -> LivenessModel:

@@ -6,6 +6,7 @@ InsightFace is the oracle, not a dependency: without the extra these tests are s
 from __future__ import annotations
 
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -47,7 +48,7 @@ def test_boxes_landmarks_and_scores(assets: Path, picture: Picture, names: list[
     path = assets / "models/insightface/det_500m.onnx"
     oracle = SCRFD(str(path))
     oracle.prepare(-1, det_thresh=0.5, nms_thresh=0.4)
-    manifest = load_pack("scrfd-minifas").detector.model_copy(update={"input_px": size})
+    manifest = replace(load_pack("scrfd-minifas").detector, input_px=size)
     ours = Detector(manifest, load_session(path.read_bytes(), name="det_500m"))
     for name in names:
         expected, points = oracle.detect(picture(name), input_size=size)

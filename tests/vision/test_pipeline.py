@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,10 +13,12 @@ import numpy as np
 import pytest
 from skimage import data
 
+from edge_agent.config import ModelsSection
 from edge_agent.errors import ModelError
 from edge_agent.packs.manifest import load_pack
 from edge_agent.types import Frame, Image
-from edge_agent.vision.pipeline import Pipeline, open_pipeline, picture_digest
+from edge_agent.vision.opening import open_ahead, open_pipeline
+from edge_agent.vision.pipeline import Pipeline, picture_digest
 from edge_agent.vision.runtime import Session, load_session
 from tests.vision import networks
 from tests.vision.conftest import Picture
@@ -131,8 +134,37 @@ def test_the_embedder_is_loaded_when_it_is_first_used(models_dir: Path):
     assert loaded == ["centerface.onnx", "fr_liveness.onnx", "fr_feature.onnx"]
 
 
+def test_models_that_are_opened_ahead_are_the_first_result_and_later_ones_are_opened_anew(models_dir: Path):
+    factory = open_ahead(ModelsSection(pack="open", dir=models_dir))
+    first, second = factory(), factory()
+    assert first is not second and first.pack == second.pack == load_pack("open")
+
+
+def test_an_error_of_opening_ahead_reaches_whoever_asks_and_the_next_try_sees_the_models_that_came(
+    models_dir: Path, tmp_path: Path
+):
+    folder = tmp_path / "models"
+    factory = open_ahead(ModelsSection(pack="open", dir=folder))
+    for thread in threading.enumerate():
+        if thread.name == "open models":
+            thread.join()
+    folder.symlink_to(models_dir)
+    with pytest.raises(ModelError, match="does not exist"):
+        factory()
+    assert factory().pack.name == "open"
+
+
+def test_a_session_lets_go_of_the_model_file(models_dir: Path):
+    data = next(models_dir.glob("yunet*")).read_bytes()
+    session = load_session(data, name="yunet")
+    assert getattr(session._native, "_model_bytes", None) is None
+    assert session.run(np.zeros((1, 3, 64, 64), np.float32))
+
+
 def test_a_pack_without_an_embedder_says_so(models_dir: Path):
-    pack = load_pack("open").model_copy(update={"embedder": None})
+    pack = load_pack("open")
+    without = {name: file for name, file in pack.files.items() if name != "fr_feature.onnx"}
+    pack = replace(pack, embedder=None, files=without)
     with pytest.raises(ModelError, match="has no embedder") as caught:
         open_pipeline(pack, models_dir, with_embedder=True)
     assert caught.value.code == "no_embedder"
@@ -188,8 +220,9 @@ def test_a_digest_is_equal_for_equal_pictures_only():
 def test_vision_imports_nothing_heavy():
     """A terminal starts vision without scipy, scikit-image, onnx, insightface or pydantic."""
     code = (
-        "import sys, edge_agent.vision.pipeline, edge_agent.picture\n"
-        "print(sorted({'scipy', 'skimage', 'onnx', 'insightface', 'matplotlib', 'pydantic'} & set(sys.modules)))"
+        "import sys, edge_agent.vision.opening, edge_agent.vision.pipeline, edge_agent.picture, edge_agent.packs.verify\n"
+        "from edge_agent.packs.manifest import load_pack; load_pack('open')\n"
+        "print(sorted({'scipy', 'skimage', 'onnx', 'insightface', 'matplotlib', 'pydantic', 'edge_agent.config'} & set(sys.modules)))"
     )
     child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert child.stdout == "[]\n"

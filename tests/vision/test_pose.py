@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 
 from edge_agent.packs.manifest import load_pack
 from edge_agent.types import Frame, HeadPose, Image, Landmarks
-from edge_agent.vision.pipeline import Pipeline, open_pipeline
+from edge_agent.vision.opening import open_pipeline
+from edge_agent.vision.pipeline import Pipeline
 from edge_agent.vision.pose import FACE_MODEL, head_pose
 from tests.vision.conftest import Picture
 

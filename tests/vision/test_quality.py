@@ -16,7 +16,8 @@ from edge_agent.packs.manifest import load_pack
 from edge_agent.types import Box, Face, FaceQuality, Frame, Image
 from edge_agent.vision import quality
 from edge_agent.vision.align import ARCFACE_TEMPLATE
-from edge_agent.vision.pipeline import Pipeline, open_pipeline
+from edge_agent.vision.opening import open_pipeline
+from edge_agent.vision.pipeline import Pipeline
 from edge_agent.vision.quality import entropy_bits, face_mask, light_uniformity, measure_face
 from tests.vision.conftest import Picture
 
