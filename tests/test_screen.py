@@ -302,7 +302,7 @@ def test_a_tampered_model_is_never_loaded(
         loaded.append(options["name"])
         return real(model, **options)
 
-    monkeypatch.setattr("edge_agent.vision.opening.load_session", spy)
+    monkeypatch.setattr("edge_agent.vision.runtime.load_session", spy)
     done = screen("--models-dir", models, folder / "colour.png")
     assert (done.code, done.out) == (3, "")
     assert f"edge-agent models fetch open --dir {models}" in done.err
