@@ -11,6 +11,8 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+from edge_agent.vision.heap import keep_heap_small, return_freed_memory
+
 if TYPE_CHECKING:
     from edge_agent.config import ModelsSection
     from edge_agent.packs.manifest import Pack
@@ -21,7 +23,8 @@ T = TypeVar("T")
 
 
 def open_configured(models: ModelsSection) -> Pipeline:
-    """The pipeline that the configuration names. Raises ModelError as load_pack and open_pipeline do."""
+    """The pipeline that the configuration names, in the daemon. Raises ModelError as load_pack and open_pipeline do."""
+    keep_heap_small()  # from the beginning: with the daemon's other threads the heap would never shrink again
     from edge_agent.packs.manifest import load_pack
 
     return open_pipeline(load_pack(models.pack), models.dir, providers=models.providers, threads=models.threads)
@@ -48,23 +51,24 @@ def open_pipeline(
     """
     # Imported in the order of their need; open_ahead runs this in a thread, beside the imports of the main thread.
     from edge_agent.packs.verify import require_model
-    from edge_agent.vision.runtime import keep_heap_small, load_session, on_cpu_only, return_freed_memory
+    from edge_agent.vision.runtime import load_session, on_cpu_only
 
     def load(name: str) -> Session:
         model = require_model(models_dir, name, pack.files[name], pack=pack.name)
         return load_session(model, name=name, providers=providers, threads=threads)
 
-    keep_heap_small()
     # An accelerator compiles what it loads and needs memory for it: one after the other there.
     names = _needed(pack, with_embedder) if on_cpu_only(providers) else []
     started = {name: Ahead(partial(load, name), f"load {name}") for name in names}
-    from edge_agent.vision.pipeline import Pipeline
 
     def loaded(name: str) -> Session:
         ahead = started.pop(name, None)
         return load(name) if ahead is None else ahead.result()
 
     try:
+        # The rest in the meantime.
+        from edge_agent.vision.pipeline import Pipeline
+
         pipeline = Pipeline(pack, loaded)
         if with_embedder:
             pipeline.warm_up()

@@ -11,6 +11,7 @@ from edge_agent.errors import ModelError
 from edge_agent.types import Embedding, Face, Frame, Image, LivenessScore, Measurement
 from edge_agent.vision.detect import Detector
 from edge_agent.vision.embed import Embedder
+from edge_agent.vision.heap import keep_heap_small, return_freed_memory
 from edge_agent.vision.liveness import LivenessModel, open_liveness
 from edge_agent.vision.quality import measure_face
 from edge_agent.vision.runtime import Session
@@ -32,6 +33,7 @@ class Pipeline:
         """Open the detector and every liveness model; the embedder waits for its first use. Raises ModelError."""
         self.pack = pack
         self._load = load
+        self._unsettled = {"measure", "liveness"}
         self._detector = Detector(pack.detector, load(pack.detector.file))
         self._liveness: tuple[LivenessModel, ...] = tuple(
             open_liveness(model, [load(member.file) for member in model.members]) for model in pack.liveness
@@ -42,15 +44,25 @@ class Pipeline:
         height, width = frame.image.shape[:2]
         faces = self._detector.detect(frame.image)
         quality = measure_face(frame.image, faces[0]) if faces else None
+        self._settle("measure")
         return Measurement(width, height, faces, quality, picture_digest(frame.image))
 
     def liveness(self, frame: Frame, face: Face) -> tuple[LivenessScore, ...]:
         """The opinion of every liveness model of the pack, in its order. Raises ModelError."""
-        return tuple(model.score(frame.image, face) for model in self._liveness)
+        scores = tuple(model.score(frame.image, face) for model in self._liveness)
+        self._settle("liveness")
+        return scores
 
     def embed(self, frame: Frame, face: Face) -> Embedding:
         """The face's embedding. Raises ModelError, also (``no_embedder``) when the pack has none."""
         return self._embedder.embed(frame.image, face.landmarks)
+
+    def _settle(self, step: str) -> None:
+        """After the first run of a step, which is faster with a large heap, keep it small."""
+        if step in self._unsettled:
+            self._unsettled.discard(step)
+            keep_heap_small()
+            return_freed_memory()
 
     @cached_property
     def _embedder(self) -> Embedder:

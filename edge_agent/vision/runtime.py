@@ -6,7 +6,6 @@ so the switch is set before the import. Every exception of the library is transl
 
 from __future__ import annotations
 
-import ctypes
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,8 +27,6 @@ DEFAULT_THREADS: Final = 1
 
 _ACCELERATORS: Final = {"tensorrt": "TensorrtExecutionProvider", "cuda": "CUDAExecutionProvider"}
 _CPU: Final = "CPUExecutionProvider"
-_M_TRIM_THRESHOLD: Final = -1
-_M_MMAP_THRESHOLD: Final = -3
 
 _SILENT: Final = 4
 """Severity "fatal": what the library would log as a warning or an error reaches us as an exception anyway."""
@@ -121,25 +118,6 @@ def choose_providers(providers: str | Sequence[str], available: Sequence[str]) -
 def on_cpu_only(providers: str | Sequence[str]) -> bool:
     """Whether no accelerator would be tried. Raises ModelError as choose_providers does."""
     return choose_providers(providers, ort.get_available_providers()) == [_CPU]
-
-
-def keep_heap_small() -> None:
-    """Hold glibc's thresholds where they start (128 KB), so that large freed blocks go back at once.
-
-    Tensors come and go with every frame; without this the process keeps 10-20 MB more. No effect on speed was
-    measured. Other C libraries lack the call and are left alone.
-    """
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        mallopt(_M_MMAP_THRESHOLD, 1 << 17)
-        mallopt(_M_TRIM_THRESHOLD, 1 << 20)
-
-
-def return_freed_memory() -> None:
-    """Give what loading models has freed (parsed files, weights before packing; 10-15 MB) back to the system."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
 
 
 def _open_on_cpu(model: bytes, name: str, threads: int) -> Any:

@@ -154,6 +154,20 @@ def test_an_error_of_opening_ahead_reaches_whoever_asks_and_the_next_try_sees_th
     assert factory().pack.name == "open"
 
 
+@pytest.mark.packs
+def test_the_heap_is_made_small_after_the_first_run_of_each_step_and_not_again(
+    open_pack_dir: Path, monkeypatch: pytest.MonkeyPatch
+):
+    pipeline = open_pipeline(load_pack("open"), open_pack_dir)
+    told: list[str] = []
+    monkeypatch.setattr("edge_agent.vision.pipeline.keep_heap_small", lambda: told.append("small"))
+    for _ in range(2):
+        face = pipeline.measure(frame(astronaut())).face
+        assert face is not None
+        pipeline.liveness(frame(astronaut()), face)
+    assert told == ["small", "small"]
+
+
 def test_a_session_lets_go_of_the_model_file(models_dir: Path):
     data = next(models_dir.glob("yunet*")).read_bytes()
     session = load_session(data, name="yunet")
