@@ -109,10 +109,13 @@ class Agent:
     async def start(self) -> None:
         """Bring up what can be brought up; the rest is a fault that ``faults`` names. Never raises AgentError."""
         models = asyncio.create_task(self._load_models(), name="load models")
+        client = asyncio.create_task(self._guarded("cypherface", self._open_client), name="open the client")
         await self._guarded("store", self._open_store)
+        await client
         if self._store is not None:
-            await self._guarded("cypherface", self._open_forwarder)
             self._loop("tick", self._tick)
+            if self._client is not None:
+                self._start_forwarder(self._store, self._client)
         await models
         self._ready.set()
 
@@ -182,14 +185,16 @@ class Agent:
         log.info("outbox opened: %d interrupted, %d go on as pending", len(recovery.interrupted), len(recovery.resumed))
         self._store = store
 
-    async def _open_forwarder(self) -> None:
-        settings = self.config.cypherface
-        self._client = CypherFaceClient(settings)
+    async def _open_client(self) -> None:
+        """In a thread: reading the certificate authorities takes 40 ms."""
+        self._client = await asyncio.to_thread(CypherFaceClient, self.config.cypherface)
+
+    def _start_forwarder(self, store: Store, client: CypherFaceClient) -> None:
         self._forwarder = Forwarder(
-            self._need_store(),
+            store,
             self._store_worker,
-            self._client,
-            settings,
+            client,
+            self.config.cypherface,
             deny_offline=self.config.offline.policy == "deny",
             on_network=self._network_changed,
         )

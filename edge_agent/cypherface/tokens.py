@@ -14,8 +14,6 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeGuard
 
-import jwt
-
 from edge_agent.errors import CypherFaceError, Unauthenticated
 
 RENEW_AT = 0.9
@@ -65,6 +63,8 @@ class Token:
 
 def life_s(token: str) -> float | None:
     """The seconds from iat to exp of a JWT or None when they make no sense. The signature is not checked."""
+    import jwt  # not at the start: a terminal that is offline needs none
+
     try:
         claims: dict[str, Any] = jwt.decode(token, options={"verify_signature": False})
     except (jwt.PyJWTError, ValueError, RecursionError):

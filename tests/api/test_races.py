@@ -253,15 +253,17 @@ def test_a_cancel_and_a_capture_at_once_have_one_winner(tmp_path: Path, sandbox:
     outcomes = set()
     changes: dict[str, Any] = {"session": {"search_timeout_s": 5.0, "capture_window_s": 0.0}}
     with terminal(tmp_path, sandbox, **changes) as t, t.client() as client:
-        for number in range(6):
+        for number in range(30):  # a little later each time, until either has won
             record = client.verify("alice")
-            time.sleep(0.015 * number)
+            time.sleep(0.02 * number)
             answer = _cancel(client, record)
             final = until_final(client, record).state
             assert (answer, final) in {("cancelled", State.CANCELLED), ("not_cancellable", State.VERIFIED)}
             outcomes.add(final)
+            if len(outcomes) == 2:
+                break
     assert outcomes == {State.CANCELLED, State.VERIFIED}
-    assert len(sandbox.judged) < 6
+    assert len(sandbox.judged) == 1
 
 
 def _cancel(client: AgentClient, record: VerificationBody) -> str:
