@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 ARCHIVE_SUFFIXES = (".whl", ".zip", ".tgz", ".tar.gz", ".tar")
-BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, NotImplementedError, RuntimeError)
-"""What a damaged, encrypted or exotic archive raises."""
+BROKEN = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, RuntimeError)
+"""What a damaged, encrypted or exotic archive raises (an unknown compression: a kind of RuntimeError)."""
 
 
 class ArchiveError(Exception):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -21,29 +21,9 @@ from edge_agent.events import EventBus
 from edge_agent.sandbox.faults import Fault
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.types import Frame, Measurement, State
-from tests.api.test_terminal import SOURCE, raw, start, until_final
+from tests.api.calls import SOURCE, raw, start, until_final
 from tests.faces import measurement
 from tests.terminal import Terminal, terminal
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        for user in ("alice", "no-bob"):
-            server.enrol(user, SOURCE)
-        yield server
-
-
-@pytest.fixture
-def running(tmp_path: Path, sandbox: SandboxServer) -> Iterator[Terminal]:
-    with terminal(tmp_path, sandbox) as t:
-        yield t
-
-
-@pytest.fixture
-def client(running: Terminal) -> Iterator[AgentClient]:
-    with running.client() as c:
-        yield c
 
 
 def once(owner: Any, name: str, error: Exception) -> None:

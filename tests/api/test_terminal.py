@@ -8,11 +8,9 @@ import socket
 import stat
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import httpx
 import pytest
 
 from edge_agent.api.wire import VerificationBody
@@ -22,48 +20,9 @@ from edge_agent.sandbox.faults import Fault
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.sandbox.variants import Variants
 from edge_agent.types import State
+from tests.api.calls import SOURCE, raw, start, until_final
 from tests.faces import measurement, scores
 from tests.terminal import Terminal, terminal
-
-SOURCE = b"source picture"
-
-
-@pytest.fixture
-def sandbox() -> Iterator[SandboxServer]:
-    with SandboxServer() as server:
-        for user in ("alice", "no-bob"):
-            server.enrol(user, SOURCE)
-        yield server
-
-
-@pytest.fixture
-def running(tmp_path: Path, sandbox: SandboxServer) -> Iterator[Terminal]:
-    with terminal(tmp_path, sandbox) as t:
-        yield t
-
-
-@pytest.fixture
-def client(running: Terminal) -> Iterator[AgentClient]:
-    with running.client() as c:
-        yield c
-
-
-def raw(t: Terminal) -> httpx.Client:
-    return httpx.Client(transport=httpx.HTTPTransport(uds=str(t.socket)), base_url="http://agent", timeout=20)
-
-
-def start(t: Terminal, key: str = "k-1", **options: Any) -> httpx.Response:
-    with raw(t) as http:
-        return http.post("/v1/verifications", headers={"Idempotency-Key": key}, **options)
-
-
-def until_final(client: AgentClient, record: VerificationBody, seconds: float = 10.0) -> VerificationBody:
-    deadline = time.monotonic() + seconds
-    while not record.final and time.monotonic() < deadline:
-        time.sleep(0.02)
-        record = client.get(record.id)
-    return record
-
 
 # -- verdicts ---------------------------------------------------------------------------------------------------------
 
