@@ -77,6 +77,10 @@ class CypherFaceClient:
         """Close every connection."""
         await self._line.aclose()
 
+    async def rebuild(self) -> None:
+        """Replace the HTTP client after repeated failures; see ``Line.rebuild``. Tokens stay."""
+        await self._line.rebuild()
+
     @property
     def answers(self) -> int:
         """HTTP answers received so far, of any status: whoever sees it grow has reached a server."""

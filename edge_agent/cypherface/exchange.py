@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import ssl
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from http.cookiejar import CookieJar, DefaultCookiePolicy
 from typing import TypeVar
@@ -22,6 +23,8 @@ from edge_agent.cypherface.faults import Progress
 from edge_agent.cypherface.wire import Answer, Step
 from edge_agent.errors import ConfigurationError, CypherFaceError, Transient
 
+log = logging.getLogger(__name__)
+
 MAX_ANSWER_BYTES = 1 << 20
 
 T = TypeVar("T")
@@ -32,24 +35,66 @@ class Line:
 
     def __init__(self, settings: CypherFaceSection, transport: httpx.AsyncBaseTransport | None) -> None:
         """Raises ConfigurationError when ``ca_bundle`` cannot be read."""
+        self._settings = settings
+        self._transport = transport
         self._http = _http_client(settings, transport)
+        self._busy: Counter[httpx.AsyncClient] = Counter()
+        """Exchanges under way, by client: one that was replaced is closed after its last."""
         self.answers = 0
         """HTTP answers received so far, of any status."""
 
     async def aclose(self) -> None:
         """Close every connection."""
-        await self._http.aclose()
+        for http in {self._http, *self._busy}:
+            await http.aclose()
+
+    async def rebuild(self) -> None:
+        """Go on with a new HTTP client: fresh connections, and certificate authorities as they are on the disk now.
+
+        Exchanges under way end on the old one. When the new one cannot be made, the old one stays.
+        """
+        try:
+            fresh = await asyncio.to_thread(_http_client, self._settings, self._transport)
+        except ConfigurationError as exc:
+            log.warning("cannot rebuild the HTTP client: %s", exc.message)
+            return
+        old, self._http = self._http, fresh
+        if not self._busy[old]:
+            await self._retire(old)
+
+    async def _retire(self, http: httpx.AsyncClient) -> None:
+        del self._busy[http]
+        if self._transport is None:  # a given transport lives on in the new client
+            await http.aclose()
 
     async def exchange(
         self, method: str, url: httpx.URL | str, headers: dict[str, str], content: bytes, progress: Progress
     ) -> Answer:
         """One complete answer, or an exception of the library, which ``within`` translates."""
+        http = self._http
+        self._busy[http] += 1
+        try:
+            return await self._exchange(http, method, url, headers, content, progress)
+        finally:
+            self._busy[http] -= 1
+            if http is not self._http and not self._busy[http]:
+                await self._retire(http)
+
+    async def _exchange(
+        self,
+        http: httpx.AsyncClient,
+        method: str,
+        url: httpx.URL | str,
+        headers: dict[str, str],
+        content: bytes,
+        progress: Progress,
+    ) -> Answer:
         progress.begin()
-        request = self._http.build_request(
+        request = http.build_request(
             method, url, headers=headers, content=content, extensions={"trace": progress.trace}
         )
         try:
-            response = await self._http.send(request, stream=True)
+            response = await http.send(request, stream=True)
         except BaseException:
             await progress.abandon()
             raise
