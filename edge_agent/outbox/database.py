@@ -197,6 +197,11 @@ class Database:
     def close(self) -> None:
         self._connection.close()
 
+    @property
+    def broken(self) -> bool:
+        """True once an I/O error or corruption was seen: nothing is done on this connection any more."""
+        return self._broken is not None
+
     def _check(self) -> None:
         if threading.get_ident() != self._thread:
             raise RuntimeError("the outbox was opened by another thread: use it from that one")

@@ -16,7 +16,7 @@ _OTHER_TABLES = (("idempotency", "verification_id"), ("upload_marks", "image_nam
 class Proof(Retention):
     """Operations that change nothing but the audit log."""
 
-    def note(self, event: str, **detail: Any) -> AuditHead:
+    def note(self, event: str, /, **detail: Any) -> AuditHead:
         """Append a record of its own (an operator's act, a refused request). No secrets, no raw user ids."""
         with self._change() as now:
             self._chain.append(Entry(event, detail=detail), now)

@@ -103,6 +103,11 @@ class Store(Proof):
             except StorageError:
                 pass  # only up to 60 s of running time are lost, and that is a lower bound anyway
 
+    @property
+    def broken(self) -> bool:
+        """True after an error of the storage: the store refuses everything and must be closed and opened anew."""
+        return self._database.broken
+
     def __enter__(self) -> Self:
         return self
 

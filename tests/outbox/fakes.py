@@ -98,20 +98,20 @@ def picture(name: str = "a", size: int = 2000) -> bytes:
     return b"".join(itertools.islice(blocks, size // 32 + 1))[:size]
 
 
-def search(store: Store, user: str = "alice", **values: Any) -> VerificationRecord:
+def search(store: Store, /, user: str = "alice", **values: Any) -> VerificationRecord:
     return store.create(request(user, **values))[0]
 
 
-def capture(store: Store, user: str = "alice", jpeg: bytes | None = None, **values: Any) -> VerificationRecord:
+def capture(store: Store, /, user: str = "alice", jpeg: bytes | None = None, **values: Any) -> VerificationRecord:
     record = search(store, user, **values)
     return store.commit_capture(record.id, jpeg or picture(record.id), quality_score=0.8, liveness_score=0.97)
 
 
-def pending(store: Store, user: str = "alice", **values: Any) -> VerificationRecord:
+def pending(store: Store, /, user: str = "alice", **values: Any) -> VerificationRecord:
     return store.pend(capture(store, user, **values).id)
 
 
-def lease(store: Store, **values: Any) -> Leased:
+def lease(store: Store, /, **values: Any) -> Leased:
     leased = store.lease_next(ENVIRONMENT, **{"lease_s": 600.0, **values})
     assert leased is not None
     return leased

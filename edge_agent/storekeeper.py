@@ -1,0 +1,184 @@
+"""The agent's hold on the outbox: its thread, its opening, and its return after the storage failed.
+
+The store may be missing for a while (no key yet, another machine's state, a disk that came up late) and may break at
+any moment (an fsync that failed, a torn page). Whoever asks then gets the error and no acknowledgement; ``watch`` closes
+what is broken, opens it anew, and what was under way is void: the new store is another instance, so old leases are not
+taken. Nobody has to restart the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Callable
+from typing import Concatenate, ParamSpec, Protocol, TypeVar
+
+from edge_agent.errors import AgentError, EnvironmentFault, StorageError
+from edge_agent.outbox.store import Store
+from edge_agent.workers import Worker
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 30.0
+"""A store that cannot be opened is tried again this often."""
+TICK_S = 60.0
+"""The store counts running time, expires and cleans up this often."""
+HEAD_S = 3600.0
+"""The audit head goes to the journal this often, where a cut-off end can be told from."""
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class OpenStore(Protocol):
+    """How to open it; called in the store's thread, each time anew. Raises AgentError."""
+
+    def __call__(self, *, adopt: bool) -> Store: ...
+
+
+def starting() -> EnvironmentFault:
+    """What a part says that has not been brought up yet."""
+    return EnvironmentFault("cannot answer yet: starting", code="starting", retryable=True)
+
+
+class Storekeeper:
+    """One per agent. ``bring_up`` once, ``watch`` as a loop, ``close`` at the end; ``run`` in between."""
+
+    def __init__(
+        self,
+        open_store: OpenStore,
+        *,
+        on_change: Callable[[AgentError | None], None] = lambda _: None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """``on_change`` hears in the event loop of a store that is missing now (the fault), or is back (None)."""
+        self._open_store = open_store
+        self._on_change = on_change
+        self._clock = clock
+        self._worker = Worker("store")
+        self._store: Store | None = None
+        self._fault: AgentError | None = starting()
+        self._wake = asyncio.Event()
+        self._next_head_s = 0.0
+        self._doubtful = False
+        self.reopened = 0
+        """How often a broken store was replaced."""
+
+    @property
+    def fault(self) -> AgentError | None:
+        """Why the store cannot be used, or None."""
+        return self._fault
+
+    def require(self) -> None:
+        """Raise the fault that keeps the store away, if there is one."""
+        if self._fault is not None:
+            raise self._fault.with_traceback(None)
+
+    async def run(self, operation: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a method of the store in its thread: ``await keeper.run(Store.get, id)``.
+
+        Raises what the method raises, or the fault that keeps the store away.
+        """
+        try:
+            return await self._worker.run(lambda: operation(self._need(), *args, **kwargs))
+        except StorageError as exc:
+            self._note_breakage(exc)
+            raise
+
+    async def bring_up(self, *, adopt: bool = False) -> None:
+        """Open the store, replacing a broken one. Never raises AgentError: ``fault`` says what is missing."""
+        try:
+            await self._worker.run(self._replace, adopt=adopt)
+        except AgentError as exc:
+            self._settle(exc)
+        else:
+            self._settle(None)
+
+    async def adopt(self) -> None:
+        """Accept a state directory that was made on another machine. Raises the fault that remains."""
+        await self.bring_up(adopt=True)
+        self.require()
+
+    async def watch(self) -> None:
+        """Housekeeping for ever: tick a healthy store, replace a broken one, look for a missing one."""
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(TICK_S if self._fault is None else RETRY_S):
+                    await self._wake.wait()
+            self._wake.clear()
+            if self._fault is None:
+                await self._tick()
+            else:
+                await self.bring_up()
+
+    async def close(self) -> None:
+        """Close the store in order, then its thread."""
+        await self._worker.run(self._let_go)
+        self._worker.close()
+
+    # -- in the event loop
+
+    def _note_breakage(self, error: StorageError) -> None:
+        store = self._store
+        if store is not None and store.broken and self._fault is None:
+            self._settle(error)
+            self._wake.set()
+
+    def _settle(self, fault: AgentError | None) -> None:
+        before, self._fault = self._fault, fault
+        if fault is not None and (before is None or before.code != fault.code):
+            log.error("the outbox cannot be used: %s", fault.message, extra={"code": fault.code})
+        if (before is None) != (fault is None) or (before and fault and before.code != fault.code):
+            self._on_change(fault)
+
+    async def _tick(self) -> None:
+        try:
+            await self.run(Store.tick)
+            if self._clock() >= self._next_head_s:
+                self._next_head_s = self._clock() + HEAD_S
+                log.info("audit head %s", await self.run(Store.audit_head))
+        except StorageError as exc:
+            log.warning("cannot tidy the outbox up: %s", exc.message, extra={"code": exc.code})
+
+    # -- in the store's thread
+
+    def _need(self) -> Store:
+        if self._store is None:
+            # the fault lives on: its traceback must not grow by every refusal
+            raise (self._fault or starting()).with_traceback(None)
+        return self._store
+
+    def _let_go(self) -> None:
+        store, self._store = self._store, None
+        if store is not None:
+            self._doubtful |= store.broken
+            store.close()
+
+    def _replace(self, *, adopt: bool) -> None:
+        self._let_go()
+        store = self._open_store(adopt=adopt)
+        try:
+            recovery = store.recover()
+            if self._doubtful:
+                self._prove(store)
+        except BaseException:
+            store.close()
+            raise
+        self._store = store
+        log.info(
+            "outbox opened: %d interrupted, %d go on as pending; audit head %s",
+            len(recovery.interrupted),
+            len(recovery.resumed),
+            store.audit_head(),
+        )
+
+    def _prove(self, store: Store) -> None:
+        """After a failure nothing is believed unread."""
+        self.reopened += 1
+        report = store.verify()
+        for where, problem in report.problems.items():
+            log.error("%s was damaged: %s", where, problem, extra={"code": "tampered"})
+        store.note("reopened", verifications=report.verifications, damaged=len(report.problems))
+        self._doubtful = False
