@@ -14,19 +14,20 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, open_camera
 from edge_agent.config import Config
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.wire import new_image_name
-from edge_agent.errors import AgentError, EnvironmentFault, InputError, ModelError, SessionRefused, report
+from edge_agent.errors import AgentError, InputError, ModelError, SessionRefused, report
 from edge_agent.events import EventBus
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
-from edge_agent.forwarder import Forwarder, ForwarderStatus
+from edge_agent.forwarder import Forwarder
+from edge_agent.links import LinkWatch
 from edge_agent.outbox.clock import Clock, SystemClock, instant
-from edge_agent.outbox.crypto import parse_key
+from edge_agent.outbox.configured import open_outbox
 from edge_agent.outbox.records import (
     Environment,
-    Limits,
     NewVerification,
     StateConflict,
     VerificationRecord,
@@ -34,14 +35,13 @@ from edge_agent.outbox.records import (
 )
 from edge_agent.outbox.store import Store
 from edge_agent.screening import Screener, Vision
+from edge_agent.storekeeper import Storekeeper, starting
 from edge_agent.texts import hint_text
 from edge_agent.types import Assessment, Frame, GateCode, State
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
 
-TICK_S = 60.0
-"""The store counts running time, expires and cleans up this often."""
 RESTART_PAUSE_S = 1.0
 """A loop of ours that ended with an unexpected error starts again after this."""
 
@@ -89,13 +89,13 @@ class Agent:
         self._began_s = self.clock.monotonic_s()
         self._camera_factory = camera_factory or (lambda: open_camera(config.camera))
         self._vision_factory = vision_factory or self._open_pipeline
-        self._store_worker = Worker("store")
+        self.keeper = Storekeeper(self._open_store, on_change=self._storage_changed)
+        self._links = LinkWatch(self._network_came_up)
         self._camera_worker = Worker("camera")
         self._inference_worker = Worker("inference")
-        self._store: Store | None = None
         self._vision: Vision | None = None
         self._client: CypherFaceClient | None = None
-        self._forwarder: Forwarder | None = None
+        self.forwarder: Forwarder | None = None
         self._session: _Session | None = None
         self._begin = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -110,12 +110,13 @@ class Agent:
         """Bring up what can be brought up; the rest is a fault that ``faults`` names. Never raises AgentError."""
         models = asyncio.create_task(self._load_models(), name="load models")
         client = asyncio.create_task(self._guarded("cypherface", self._open_client), name="open the client")
-        await self._guarded("store", self._open_store)
+        self._events = asyncio.get_running_loop()
+        await self.keeper.bring_up()
+        self._loop("outbox", self.keeper.watch)
         await client
-        if self._store is not None:
-            self._loop("tick", self._tick)
-            if self._client is not None:
-                self._start_forwarder(self._store, self._client)
+        if self._client is not None:
+            self._start_forwarder(self._client)
+            self._links.start()
         await models
         self._ready.set()
 
@@ -127,6 +128,7 @@ class Agent:
         3. event readers and waiting requests are told that it is over.
         """
         self._stopping = True
+        self._links.close()
         await self._end_session("interrupted", "the agent stopped")
         for task in self._tasks:
             task.cancel()
@@ -137,9 +139,8 @@ class Agent:
         """Second half, once no request is under way: the HTTP client, the store, then the workers."""
         if self._client is not None:
             await self._client.aclose()
-        if self._store is not None:
-            await self._store_worker.run(self._store.close)
-        for worker in (self._camera_worker, self._inference_worker, self._store_worker):
+        await self.keeper.close()
+        for worker in (self._camera_worker, self._inference_worker):
             worker.close()
 
     async def _guarded(self, part: str, bring_up: Callable[[], Awaitable[None]]) -> None:
@@ -162,43 +163,34 @@ class Agent:
 
         return open_configured(self.config.models)
 
-    async def _open_store(self) -> None:
-        config = self.config
-        key = parse_key(config.outbox.key.read())
-        loop = asyncio.get_running_loop()
-
+    def _open_store(self, *, adopt: bool) -> Store:
         def changed(record: VerificationRecord) -> None:
-            loop.call_soon_threadsafe(self._state_changed, record)
+            self._events.call_soon_threadsafe(self._state_changed, record)
 
-        limits = Limits(
-            max_items=config.outbox.max_items,
-            max_bytes=config.outbox.max_bytes,
-            max_age_s=config.outbox.max_age_s,
-            reserve_bytes=config.outbox.reserve_bytes,
-            upload_quarantine_s=config.cypherface.upload_quarantine_s,
-            max_failures=config.session.max_failures,
-        )
-        store = await self._store_worker.run(
-            Store.open, config.state_dir, key, clock=self.clock, limits=limits, listener=changed
-        )
-        recovery = await self._store_worker.run(store.recover)
-        log.info("outbox opened: %d interrupted, %d go on as pending", len(recovery.interrupted), len(recovery.resumed))
-        self._store = store
+        return open_outbox(self.config, clock=self.clock, listener=changed, adopt=adopt)
+
+    def _storage_changed(self, fault: AgentError | None) -> None:
+        self._publish("storage", {"state": "missing" if fault else "open", "code": fault.code if fault else None})
+        if fault is None and self.forwarder is not None:
+            self.forwarder.wake()
 
     async def _open_client(self) -> None:
         """In a thread: reading the certificate authorities takes 40 ms."""
         self._client = await asyncio.to_thread(CypherFaceClient, self.config.cypherface)
 
-    def _start_forwarder(self, store: Store, client: CypherFaceClient) -> None:
-        self._forwarder = Forwarder(
-            store,
-            self._store_worker,
+    def _start_forwarder(self, client: CypherFaceClient) -> None:
+        self.forwarder = Forwarder(
+            self.keeper,
             client,
             self.config.cypherface,
             deny_offline=self.config.offline.policy == "deny",
             on_network=self._network_changed,
         )
-        self._loop("forwarder", self._forwarder.run)
+        self._loop("forwarder", self.forwarder.run)
+
+    def _network_came_up(self) -> None:
+        if self.forwarder is not None:
+            self.forwarder.network_came_up()
 
     def _loop(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
         """Keep a loop of ours running: an unexpected error is logged, and it starts again."""
@@ -227,20 +219,9 @@ class Agent:
         task.add_done_callback(self._tasks.discard)
         return task
 
-    async def _tick(self) -> None:
-        while True:
-            await asyncio.sleep(TICK_S)
-            await self._store_worker.run(self._need_store().tick)
-
-    def _need_store(self) -> Store:
-        if self._store is None:
-            raise self._fault("store")
-        return self._store
-
     def _fault(self, part: str) -> AgentError:
         """What to raise for a part that is missing. The fault lives on: its traceback must not grow by every refusal."""
-        fault = self._faults.get(part) or EnvironmentFault("cannot answer yet: starting", code="starting")
-        return fault.with_traceback(None)
+        return (self._faults.get(part) or starting()).with_traceback(None)
 
     # -- verifications --------------------------------------------------------------------------------------------
 
@@ -254,17 +235,16 @@ class Agent:
         Raises SessionRefused (busy, locked_out, offline, stopping), CameraError, ModelError, StorageError and
         InputError (idempotency_*); then nothing was stored and the key is unused.
         """
-        store = self._need_store()
         async with self._begin:
             if self._stopping:
                 raise SessionRefused("cannot start a verification: the agent is stopping", code="stopping")
-            known = await self._store_worker.run(store.find_replay, new)
+            known = await self.keeper.run(Store.find_replay, new)
             if known is not None:
                 return known, True
             await self._refuse_if_not_possible(new)
             camera = await self._camera_worker.run(self._camera_factory)
             try:
-                record, replayed = await self._store_worker.run(store.create, new)
+                record, replayed = await self.keeper.run(Store.create, new)
             except BaseException:
                 await self._camera_worker.run(camera.close)
                 raise
@@ -278,16 +258,16 @@ class Agent:
             own = self._session.caller == new.caller
             active = f" ({self._session.id})" if own else ""
             raise SessionRefused(f"cannot start: another verification is searching{active}", code="busy")
-        lockout = await self._store_worker.run(self._need_store().locked_until, new.user_id)
+        lockout = await self.keeper.run(Store.locked_until, new.user_id)
         if lockout is not None:
             raise SessionRefused(
                 f"cannot start: too many failed verifications ({lockout.scope})",
                 code="locked_out",
                 retry_after_s=lockout.retry_after_s,
             )
-        if self._forwarder is None:
+        if self.forwarder is None:
             raise self._fault("cypherface")
-        if self.config.offline.policy == "deny" and self._forwarder.status.network in {"offline", "stopped"}:
+        if self.config.offline.policy == "deny" and self.forwarder.status.network in {"offline", "stopped"}:
             raise SessionRefused(
                 "cannot start: CypherFace cannot be reached and offline.policy is deny", code="offline"
             )
@@ -350,13 +330,12 @@ class Agent:
 
     async def _conclude(self, session: _Session, record: VerificationRecord, outcome: Outcome) -> None:
         """Commit what filming found. A cancellation that came first wins (compare-and-set in the store)."""
-        store = self._need_store()
         try:
             match outcome:
                 case Captured(best=best, jpeg=jpeg):
                     live = min(s.score or 0.0 for s in best.liveness)
-                    await self._store_worker.run(
-                        store.commit_capture,
+                    await self.keeper.run(
+                        Store.commit_capture,
                         record.id,
                         jpeg,
                         quality_score=best.assessment.quality_score,
@@ -364,9 +343,9 @@ class Agent:
                         facts={"liveness": {s.model: s.score for s in best.liveness}, "votes": best.votes},
                     )
                 case Rejected(reasons=reasons):
-                    await self._store_worker.run(store.reject, record.id, [reason.value for reason in reasons])
+                    await self.keeper.run(Store.reject, record.id, [reason.value for reason in reasons])
                 case Lost(code=code, detail=detail):
-                    await self._store_worker.run(store.fail, record.id, code, detail)
+                    await self.keeper.run(Store.fail, record.id, code, detail)
         except StateConflict as exc:
             log.info("the outcome of %s is not used: %s", record.id, exc.message)
             return
@@ -376,7 +355,7 @@ class Agent:
                 (exc.code, exc.message) if isinstance(exc, AgentError) else (AgentError.code, type(exc).__name__)
             )
             with contextlib.suppress(AgentError):
-                await self._store_worker.run(store.fail, record.id, code, detail)
+                await self.keeper.run(Store.fail, record.id, code, detail)
             return
         finally:
             self._session_ended(session)
@@ -389,14 +368,14 @@ class Agent:
 
     async def _hand_over(self, record: VerificationRecord) -> None:
         """Forward the live capture at once; when no verdict came in time it is pending."""
-        if self._forwarder is not None:
+        if self.forwarder is not None:
             try:
-                await self._forwarder.submit(record.id)
+                await self.forwarder.submit(record.id)
             except Exception as exc:  # whatever it is, the deadline below must come
                 report(log, exc, f"cannot hand {record.id} over: it waits in the queue")
-                self._forwarder.wake()
+                self.forwarder.wake()
         await asyncio.sleep(record.verdict_timeout_s)
-        await self._store_worker.run(self._need_store().pend, record.id)
+        await self.keeper.run(Store.pend, record.id)
 
     async def cancel(self, verification_id: str) -> VerificationRecord:
         """Cancel while searching. Raises StateConflict after the capture.
@@ -404,7 +383,7 @@ class Agent:
         A start waits until this is over, and this until a start is: whoever learns of the cancellation can start anew.
         """
         async with self._begin:
-            record = await self._store_worker.run(self._need_store().cancel, verification_id)
+            record = await self.keeper.run(Store.cancel, verification_id)
             session = self._session
             if session is not None and session.id == verification_id:
                 await self._stop_filming(session)
@@ -424,15 +403,15 @@ class Agent:
             return
         await self._stop_filming(session)
         with contextlib.suppress(AgentError):
-            await self._store_worker.run(self._need_store().fail, session.id, code, detail)
+            await self.keeper.run(Store.fail, session.id, code, detail)
 
     async def get(self, verification_id: str) -> VerificationRecord:
         """Raises InputError not_found."""
-        return await self._store_worker.run(self._need_store().get, verification_id)
+        return await self.keeper.run(Store.get, verification_id)
 
     async def list(self, *, state: State | None = None, limit: int = 100) -> list[VerificationRecord]:
         """The newest first."""
-        return await self._store_worker.run(self._need_store().list, state=state, limit=limit)
+        return await self.keeper.run(Store.list, state=state, limit=limit)
 
     async def wait(self, verification_id: str, seconds: float, done: Callable[[VerificationRecord], bool]) -> None:
         """Return when ``done`` says so of the record, or after ``seconds``."""
@@ -464,7 +443,7 @@ class Agent:
 
         Raises InputError (not a picture), PictureRefused (the gate), ModelError, CypherFaceError.
         """
-        store = self._need_store()  # an enrolment that cannot be audited does not begin
+        self.keeper.require()  # an enrolment that cannot be audited does not begin
         vision = await self._need_vision()
         client = self._client
         if client is None:
@@ -472,8 +451,8 @@ class Agent:
         jpeg = await self._inference_worker.run(self._prescreen, vision, picture)
         target = await client.generate_url(user_id, new_image_name(), "image/jpeg", "upload")
         await client.put(target, jpeg, "image/jpeg")
-        hmac = await self._store_worker.run(store.user_hmac, user_id)
-        await self._store_worker.run(store.note, "source_uploaded", user=hmac)
+        hmac = await self.keeper.run(Store.user_hmac, user_id)
+        await self.keeper.run(Store.note, "source_uploaded", user=hmac)
 
     def _prescreen(self, vision: Vision, picture: bytes) -> bytes:
         from edge_agent.picture import read_picture
@@ -523,7 +502,8 @@ class Agent:
     @property
     def faults(self) -> dict[str, AgentError]:
         """What is missing, by part (store, models, cypherface); empty when all is well."""
-        return dict(self._faults)
+        store = self.keeper.fault
+        return {**({"store": store} if store is not None else {}), **self._faults}
 
     async def wait_started(self) -> None:
         """Return once ``start`` has brought up what could be brought up."""
@@ -532,7 +512,7 @@ class Agent:
     @property
     def ready(self) -> bool:
         """True once everything was brought up and nothing is missing."""
-        return self._ready.is_set() and not self._faults and not self._stopping
+        return self._ready.is_set() and not self.faults and not self._stopping
 
     @property
     def searching(self) -> bool:
@@ -540,13 +520,12 @@ class Agent:
 
     @property
     def forwarder_status(self) -> ForwarderStatus | None:
-        return self._forwarder.status if self._forwarder is not None else None
+        return self.forwarder.status if self.forwarder is not None else None
 
     async def queue(self) -> dict[str, object]:
         """Depth and age of the queue and how many verifications are in which state."""
-        store = self._need_store()
-        stats = await self._store_worker.run(store.queue)
-        counts = await self._store_worker.run(store.counts)
+        stats = await self.keeper.run(Store.queue)
+        counts = await self.keeper.run(Store.counts)
         return {
             "depth": stats.depth,
             "parked": stats.parked,

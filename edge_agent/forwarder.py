@@ -14,19 +14,19 @@ import logging
 import random
 import time
 from collections.abc import Callable, Coroutine
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from dataclasses import dataclass
 from typing import Any, Literal
 
+from edge_agent.availability import Availability, ForwarderStatus, Network, unreachable
 from edge_agent.config import CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadTarget
 from edge_agent.cypherface.wire import new_image_name
-from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, Transient, report
+from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, StorageError, Transient, report
 from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict
 from edge_agent.outbox.store import Store
 from edge_agent.retry import Decision, Park, Retry, Stop, decide
-from edge_agent.workers import Worker
+from edge_agent.storekeeper import Storekeeper
 
 log = logging.getLogger(__name__)
 
@@ -35,35 +35,14 @@ BACKLOG_SLOTS = 3
 """Sequences of the backlog that run at once (of different users)."""
 LEASE_MARGIN_S = 60.0
 """What a lease lasts beyond the time limits of the sequence: the store's own time."""
-PROBE_S = 900.0
-"""A stopped forwarder tries one capture this often."""
-MAX_PROBE_S = 30.0
-"""While the network is down something is tried at least this often."""
 IDLE_S = 30.0
 """The queue is looked at this often, even when nothing woke the forwarder."""
 ERROR_PAUSE_S = 5.0
 """After an error of the store the queue is looked at again after this."""
 BLOCKED_S = 0.5
 """Captures whose user is leased, quarantined or before the camera are looked at this often: no event tells the end."""
-SAME_ERROR_USERS = 3
-"""The same permanent error for so many users, with no success between, is our fault and not theirs."""
 
 Failure = Literal["transient", "conflict", "other"]
-Network = Literal["unknown", "online", "offline", "stopped"]
-
-
-@dataclass(slots=True)
-class ForwarderStatus:
-    """What the forwarder can say of itself (for status and metrics)."""
-
-    network: Network = "unknown"
-    stopped_code: str | None = None
-    """Why forwarding stopped, while it is stopped."""
-    last_error: str | None = None
-    last_success_at: datetime | None = None
-    active: int = 0
-    beat_s: float = 0.0
-    """Monotonic time of the loop's last turn, for the watchdog."""
 
 
 @dataclass(slots=True)
@@ -71,17 +50,10 @@ class _Attempt:
     """One run of the sequence."""
 
     leased: Leased
+    answers: int
+    """HTTP answers of the client when it began."""
     upload_settled: bool = True
     """False while a PUT may still land late: its user's other captures then wait (``upload_quarantine_s``)."""
-
-
-@dataclass(slots=True)
-class _Suspects:
-    """Captures parked with one permanent error since the last success, per user."""
-
-    code: str = ""
-    parked: dict[str, set[str]] = field(default_factory=dict)
-    """Verification ids by user."""
 
 
 def _kind_of(error: CypherFaceError) -> Failure:
@@ -91,18 +63,12 @@ def _kind_of(error: CypherFaceError) -> Failure:
     return "conflict" if isinstance(error, SequenceConflict) else "other"
 
 
-def _unreachable(error: CypherFaceError) -> bool:
-    """True when CypherFace was not reached: no answer at all, or one of somebody in between."""
-    return isinstance(error, Transient) and (error.status is None or error.code == "captive_portal")
-
-
 class Forwarder:
     """Runs until cancelled. Used from the event loop's thread only."""
 
     def __init__(
         self,
-        store: Store,
-        worker: Worker,
+        keeper: Storekeeper,
         client: CypherFaceClient,
         settings: CypherFaceSection,
         *,
@@ -112,8 +78,7 @@ class Forwarder:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """``clock``: monotonic seconds, for the pauses of forwarding as a whole."""
-        self._store = store
-        self._worker = worker
+        self._keeper = keeper
         self._client = client
         self._settings = settings
         self._deny_offline = deny_offline
@@ -124,11 +89,12 @@ class Forwarder:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog = 0
-        self._suspects = _Suspects()
-        self._next_probe_s = 0.0
-        self._held_until_s = 0.0
-        self._failed_probes = 0
-        self.status = ForwarderStatus()
+        self._availability = Availability(on_change=self._network_changed, rng=self._rng, clock=clock)
+
+    @property
+    def status(self) -> ForwarderStatus:
+        """Of this moment; it goes on changing."""
+        return self._availability.status
 
     @property
     def environment(self) -> Environment:
@@ -146,14 +112,19 @@ class Forwarder:
 
     def resume(self) -> None:
         """Try again at once, also when forwarding had stopped (reload, ``outbox retry``)."""
-        self._next_probe_s = self._held_until_s = 0.0
+        self._availability.try_now()
+        self.wake()
+
+    def network_came_up(self) -> None:
+        """Look whether the outage is over."""
+        self._availability.network_came_up()
         self.wake()
 
     async def submit(self, verification_id: str) -> None:
         """Forward a live capture now; when its user's lane is taken, the queue brings it later."""
         if self.status.network == "stopped":
             return
-        leased = await self._worker.run(self._store.lease_one, verification_id, lease_s=self.lease_s)
+        leased = await self._keeper.run(Store.lease_one, verification_id, lease_s=self.lease_s)
         if leased is None:
             self.wake()
         else:
@@ -181,6 +152,8 @@ class Forwarder:
         """As ``_fill_slots``; its errors must not end the loop, which would cancel the sequences under way."""
         try:
             return await self._fill_slots()
+        except StorageError:
+            return ERROR_PAUSE_S  # the keeper says what is wrong, and mends it
         except Exception as exc:
             report(log, exc, "cannot look at the queue")
             return ERROR_PAUSE_S
@@ -188,33 +161,27 @@ class Forwarder:
     async def _fill_slots(self) -> float:
         """Start what may be started. Returns how long to wait unless woken, in seconds."""
         while self._backlog < self._allowed_slots():
-            wait_s = self._begin_backlog_at_s() - self._clock()
+            wait_s = self._availability.begin_in_s
             if wait_s > 0:
                 return min(IDLE_S, wait_s)
-            leased = await self._worker.run(self._store.lease_next, self._environment, lease_s=self.lease_s)
+            leased = await self._keeper.run(Store.lease_next, self._environment, lease_s=self.lease_s)
             if leased is None:
                 return await self._nothing_to_lease()
             self._spawn(self._forward(leased), f"forward {leased.record.id}", backlog=True)
         return IDLE_S
 
-    def _begin_backlog_at_s(self) -> float:
-        return max(self._held_until_s, self._next_probe_s) if self._is_down() else self._held_until_s
-
     async def _nothing_to_lease(self) -> float:
         """What to do while no capture can be tried; returns as ``_fill_slots``."""
-        ready_s = await self._worker.run(self._store.next_ready_in_s, self._environment)
+        ready_s = await self._keeper.run(Store.next_ready_in_s, self._environment)
         # a stop is tested by the captures it is about, as long as there are any
-        if self.status.network == "offline" or (self._is_down() and ready_s is None):
+        if self.status.network == "offline" or (self._availability.down and ready_s is None):
             self._spawn(self._probe(), "probe the service", backlog=True)
             return IDLE_S
         return IDLE_S if ready_s is None else min(IDLE_S, ready_s or BLOCKED_S)
 
-    def _is_down(self) -> bool:
-        return self.status.network in {"offline", "stopped"}
-
     def _allowed_slots(self) -> int:
         """One capture at a time is the probe while the service cannot be used."""
-        return 1 if self._is_down() else BACKLOG_SLOTS
+        return 1 if self._availability.down else BACKLOG_SLOTS
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, backlog: bool) -> None:
         self._backlog += backlog
@@ -235,7 +202,7 @@ class Forwarder:
 
     async def _forward(self, leased: Leased) -> None:
         """One attempt; whatever happens, the lease is not kept."""
-        attempt = _Attempt(leased)
+        attempt = _Attempt(leased, self._client.answers)
         try:
             await self._try(attempt)
         except LeaseLost as exc:
@@ -243,10 +210,20 @@ class Forwarder:
         except asyncio.CancelledError:
             await self._give_back(attempt, "interrupted", "the agent stopped")
             raise
+        except StorageError as exc:
+            await self._settle_storage(attempt, exc)
         except Exception as exc:
             report(log, exc, f"cannot forward {leased.record.id}")
             code = exc.code if isinstance(exc, AgentError) else AgentError.code
             await self._give_back(attempt, code, type(exc).__name__, delay_s=IDLE_S)
+
+    async def _settle_storage(self, attempt: _Attempt, error: StorageError) -> None:
+        """A picture that does not authenticate is set aside at once: it will not mend by itself."""
+        log.error("cannot forward %s: %s", attempt.leased.record.id, error.message, extra={"code": error.code})
+        if error.code == "tampered":
+            await self._park(attempt, error.code, error.message, None)
+        else:
+            await self._give_back(attempt, error.code, error.message, delay_s=IDLE_S)
 
     async def _try(self, attempt: _Attempt) -> None:
         record, lease = attempt.leased.record, attempt.leased.lease
@@ -255,18 +232,18 @@ class Forwarder:
         except CypherFaceError as exc:
             await self._settle(attempt, exc)
         else:
-            await self._worker.run(self._store.commit_verdict, record.id, lease, verdict)
-            self._succeeded()
+            await self._keeper.run(Store.commit_verdict, record.id, lease, verdict)
+            self._availability.succeeded()
 
     async def _sequence(self, attempt: _Attempt) -> Verdict:
         """generate-url, PUT, match for one capture. Raises CypherFaceError for everything but a verdict."""
         record = attempt.leased.record
         if record.user_id is None:
             raise LeaseLost("cannot forward: the user was erased", record)
-        picture = await self._worker.run(self._store.payload, record.id)
+        picture = await self._keeper.run(Store.payload, record.id)
         name = new_image_name()
         target = await self._client.generate_url(record.user_id, name, CONTENT_TYPE, "match")
-        await self._worker.run(self._store.record_upload, record.id, attempt.leased.lease, name)
+        await self._keeper.run(Store.record_upload, record.id, attempt.leased.lease, name)
         await self._put(attempt, target, picture)
         if self._settings.match_settle_s > 0:
             await asyncio.sleep(self._settings.match_settle_s)
@@ -294,16 +271,19 @@ class Forwarder:
         leased = attempt.leased
         self.status.last_error = f"{error.code}: {error.message}"
         log.warning("cannot forward %s: %s", leased.record.id, error.message, extra={"code": error.code})
+        reached = self._client.answers > attempt.answers
+        cut_off = unreachable(error, reached=reached)
         decision = self._decide(leased, error)
         if isinstance(decision, Park) and await self._is_our_fault(leased, decision.code):
             decision = Stop(decision.code)
         if isinstance(decision, Stop):
             self._stop(decision.code)
         if isinstance(decision, Park):
-            await self._park(attempt, error)
+            await self._park(attempt, error.code, error.server_message or error.message, error.status)
         else:
             delay_s = decision.after_s if isinstance(decision, Retry) else 0.0
-            self._hold(error, delay_s)
+            if isinstance(error, Transient) and error.retry_after_s is not None and not cut_off:
+                self._availability.hold(delay_s)
             await self._give_back(
                 attempt,
                 error.code,
@@ -312,10 +292,10 @@ class Forwarder:
                 delay_s=delay_s,
                 failure=_kind_of(error),
             )
-        if _unreachable(error):
+        if cut_off:
             await self._network_trouble(leased, error)
         elif not isinstance(decision, Stop):
-            self._answered(error)
+            self._availability.answered()
 
     def _decide(self, leased: Leased, error: CypherFaceError) -> Decision:
         if self.status.network == "stopped" and error.code == self.status.stopped_code:
@@ -323,37 +303,29 @@ class Forwarder:
         before = leased.record.transients if isinstance(error, Transient) else leased.record.conflicts
         return decide(error, before + 1, rng=self._rng)
 
-    def _hold(self, error: CypherFaceError, delay_s: float) -> None:
-        """A plea to wait is about the service: the whole backlog heeds it; a customer's capture is tried all the same."""
-        if isinstance(error, Transient) and error.retry_after_s is not None and not _unreachable(error):
-            self._held_until_s = max(self._held_until_s, self._clock() + delay_s)
-
-    async def _park(self, attempt: _Attempt, error: CypherFaceError) -> None:
+    async def _park(self, attempt: _Attempt, code: str, detail: str, status: int | None) -> None:
         with contextlib.suppress(StateConflict):
-            await self._worker.run(
-                self._store.park,
+            await self._keeper.run(
+                Store.park,
                 attempt.leased.record.id,
                 attempt.leased.lease,
-                code=error.code,
-                detail=error.server_message or error.message,
-                status=error.status,
+                code=code,
+                detail=detail,
+                status=status,
                 upload_settled=attempt.upload_settled,
             )
 
     async def _network_trouble(self, leased: Leased, error: CypherFaceError) -> None:
         """Nothing usable answered: from now on one capture at a time is the probe, with a back-off of its own."""
-        self._back_off(error)
+        await self._unreachable(error)
         if self._deny_offline:
             with contextlib.suppress(StateConflict):
-                await self._worker.run(self._store.destroy, leased.record.id, "offline", error.message)
+                await self._keeper.run(Store.destroy, leased.record.id, "offline", error.message)
 
-    def _back_off(self, error: CypherFaceError) -> None:
-        self._failed_probes += 1
-        decision = decide(error, self._failed_probes, rng=self._rng)
-        pause_s = min(decision.after_s, MAX_PROBE_S) if isinstance(decision, Retry) else MAX_PROBE_S
-        self._next_probe_s = self._clock() + pause_s
-        if self.status.network != "stopped":  # an outage does not lift a stop
-            self._set_network("offline")
+    async def _unreachable(self, error: CypherFaceError) -> None:
+        self._availability.unreachable(error)
+        if self._availability.wants_fresh_client:
+            await self._client.rebuild()
 
     async def _probe(self) -> None:
         """Ask for a token: there is no capture that could show whether the service is back."""
@@ -361,57 +333,34 @@ class Forwarder:
             await self._client.issue()
         except CypherFaceError as exc:
             self.status.last_error = f"{exc.code}: {exc.message}"
-            if _unreachable(exc):
-                self._back_off(exc)
+            if unreachable(exc, reached=False):
+                await self._unreachable(exc)
             elif isinstance(exc, Transient):
-                self._answered(exc)
+                self._availability.answered()
             else:
                 self._stop(exc.code)
         else:
-            self._set_network("online")
+            self._availability.set("online")
 
     async def _is_our_fault(self, leased: Leased, code: str) -> bool:
         """True when this is the third user with the same permanent error; the others' captures are then taken back."""
-        if self._suspects.code != code:
-            self._suspects = _Suspects(code)
-        self._suspects.parked.setdefault(leased.record.user_hmac, set()).add(leased.record.id)
-        if len(self._suspects.parked) < SAME_ERROR_USERS:
+        suspects = self._availability.suspect(leased.record.user_hmac, leased.record.id, code)
+        if suspects is None:
             return False
-        suspects, self._suspects = self._suspects, _Suspects()
         self._stop(code)  # before anything is queued again
-        for id_ in set().union(*suspects.parked.values()) - {leased.record.id}:
+        for id_ in suspects - {leased.record.id}:
             with contextlib.suppress(AgentError):
-                await self._worker.run(self._store.reopen, id_, actor="forwarder")
+                await self._keeper.run(Store.reopen, id_, actor="forwarder")
         return True
 
     def _stop(self, code: str) -> None:
         """Stop forwarding: everything stays queued, one capture is tried every 15 minutes."""
-        if self.status.network != "stopped":
+        if self._availability.stop(code):
             log.error("forwarding stopped: %s; every capture stays queued", code, extra={"code": code})
-        self.status.stopped_code = code
-        self._next_probe_s = self._clock() + PROBE_S
-        self._set_network("stopped")
 
-    def _succeeded(self) -> None:
-        self._suspects = _Suspects()
-        self.status.last_success_at = datetime.now(UTC)
-        self._set_network("online")
-
-    def _answered(self, error: CypherFaceError) -> None:
-        """The service was reached and spoke of one capture only."""
-        if error.status is not None and not _unreachable(error):
-            self._set_network("online")
-
-    def _set_network(self, network: Network) -> None:
-        before = self.status.network
-        self.status.network = network
-        if network == "online":
-            self.status.stopped_code = None
-            self._failed_probes = 0
-        if network == before:
-            return
+    def _network_changed(self, before: Network, now: Network) -> None:
         self._on_network(self.status)
-        if network == "online" and before in {"offline", "stopped"}:
+        if now == "online" and before in {"offline", "stopped"}:
             self._spawn_retry_now()
 
     def _spawn_retry_now(self) -> None:
@@ -422,7 +371,7 @@ class Forwarder:
 
     async def _retry_now(self) -> None:
         try:
-            await self._worker.run(self._store.retry_now, self._environment)
+            await self._keeper.run(Store.retry_now, self._environment)
         except AgentError as exc:
             log.warning("the queue waits for its back-off: %s", exc.message)
         self.wake()
@@ -438,8 +387,8 @@ class Forwarder:
         failure: Failure = "other",
     ) -> None:
         with contextlib.suppress(StateConflict):
-            await self._worker.run(
-                self._store.release,
+            await self._keeper.run(
+                Store.release,
                 attempt.leased.record.id,
                 attempt.leased.lease,
                 next_attempt_in_s=delay_s,

@@ -13,16 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from edge_agent.availability import ForwarderStatus
 from edge_agent.config import CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadKind, UploadTarget
 from edge_agent.cypherface.verdict import Verdict
-from edge_agent.forwarder import Forwarder, ForwarderStatus
+from edge_agent.forwarder import Forwarder
 from edge_agent.outbox import Store
 from edge_agent.outbox.records import Environment, Limits, VerificationRecord
 from edge_agent.sandbox.server import SandboxServer
+from edge_agent.storekeeper import Storekeeper
 from edge_agent.types import State
-from edge_agent.workers import Worker
+from tests.keepers import intercept
 from tests.outbox import fakes
 
 PATIENCE_S = 10.0
@@ -86,12 +88,13 @@ class Bench:
         self._task: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
-        self.worker = Worker("store")
-        self.store = await self.worker.run(self._open)
+        self.keeper = Storekeeper(self._open)
+        await self.keeper.bring_up()
+        assert self.keeper.fault is None
+        intercept(self.keeper, Store.lease_next, self._look)
         self.client = RecordingClient(self.settings)
         self.forwarder = Forwarder(
-            self.store,
-            self.worker,
+            self.keeper,
             self.client,
             self.settings,
             deny_offline=self._deny_offline,
@@ -101,18 +104,15 @@ class Bench:
         )
         return self
 
-    def _open(self) -> Store:
+    def _open(self, *, adopt: bool) -> Store:
         limits = Limits(upload_quarantine_s=self.settings.upload_quarantine_s)
-        store = fakes.open_store(self.folder / "state", self.clock, limits=limits, listener=self._note_change)
-        store.recover()
-        original = store.lease_next
+        return fakes.open_store(
+            self.folder / "state", self.clock, limits=limits, listener=self._note_change, adopt=adopt
+        )
 
-        def lease_next(*args: Any, **kwargs: Any) -> Any:
-            self.looks += 1
-            return original(*args, **kwargs)
-
-        store.lease_next = lease_next  # type: ignore[method-assign]  # counted, otherwise the same
-        return store
+    def _look(self, store: Store, *args: Any, **kwargs: Any) -> Any:
+        self.looks += 1
+        return store.lease_next(*args, **kwargs)
 
     def _note_network(self, status: ForwarderStatus) -> None:
         self.networks.append(status.network)
@@ -124,8 +124,7 @@ class Bench:
     async def __aexit__(self, *_: object) -> None:
         await self.stop()
         await self.client.aclose()
-        await self.worker.run(self.store.close)
-        self.worker.close()
+        await self.keeper.close()
 
     def start(self) -> None:
         self._task = asyncio.create_task(self.forwarder.run())
@@ -140,14 +139,14 @@ class Bench:
 
     async def pending(self, user: str) -> VerificationRecord:
         """A capture of ``user`` in the backlog."""
-        return await self.worker.run(fakes.pending, self.store, user, environment=self.environment)
+        return await self.keeper.run(fakes.pending, user, environment=self.environment)
 
     async def captured(self, user: str) -> VerificationRecord:
         """A live capture."""
-        return await self.worker.run(fakes.capture, self.store, user, environment=self.environment)
+        return await self.keeper.run(fakes.capture, user, environment=self.environment)
 
     async def get(self, record: VerificationRecord) -> VerificationRecord:
-        return await self.worker.run(self.store.get, record.id)
+        return await self.keeper.run(Store.get, record.id)
 
     async def state(self, record: VerificationRecord) -> State:
         return (await self.get(record)).state
@@ -182,7 +181,9 @@ class Bench:
             sequences = len(self.client.spans)
             self.forwarder.wake()
             for _ in range(8):
-                await self.worker.run(int)  # behind the forwarder's own questions: the store answers in order
+                await self.keeper.run(
+                    Store.audit_head
+                )  # behind the forwarder's own questions: the store answers in order
             if self.forwarder.status.active == 0 and len(self.client.spans) == sequences:
                 return
 

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from edge_agent.errors import StorageError
+from edge_agent.outbox import Store
 from edge_agent.outbox.records import VerificationRecord
 from edge_agent.sandbox.faults import Fault
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.sandbox.variants import Variants
 from edge_agent.types import State
 from tests.bench import Bench, Span, play, sha256_of
+from tests.keepers import fail
 from tests.outbox import fakes
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -152,7 +154,7 @@ def test_a_stop_during_an_upload_begins_the_quarantine(tmp_path: Path, sandbox: 
         record = await bench.get(first)
         assert (record.state, record.lease, record.error_code) == (State.PENDING, None, "interrupted")
         second = await bench.captured("alice")
-        assert await bench.worker.run(bench.store.lease_one, second.id, lease_s=60.0) is None
+        assert await bench.keeper.run(Store.lease_one, second.id, lease_s=60.0) is None
 
     play(tmp_path, sandbox, scenario)
 
@@ -196,7 +198,7 @@ def test_a_verdict_for_somebody_erased_meanwhile_is_thrown_away(tmp_path: Path, 
         record = await bench.pending("alice")
         bench.start()
         await bench.until(lambda: bench.steps() == SEQUENCE[:2])
-        await bench.worker.run(bench.store.delete_user, "alice")
+        await bench.keeper.run(Store.delete_user, "alice")
         await bench.quiet()
         assert await bench.state(record) is State.DELETED
 
@@ -232,7 +234,7 @@ def test_a_kill_during_a_sequence_runs_the_whole_of_it_again(tmp_path: Path, san
         process.send_signal(signal.SIGKILL)
 
     async def scenario(bench: Bench) -> None:
-        record = await bench.worker.run(bench.store.get, id_)
+        record = await bench.keeper.run(Store.get, id_)
         assert (record.state, record.attempts, record.lease) == (State.PENDING, 1, None)
         before = bench.steps()
         bench.start()
@@ -392,19 +394,15 @@ def test_an_error_of_the_store_leaves_a_sequence_under_way_alone(tmp_path: Path,
     async def scenario(bench: Bench) -> None:
         record = await bench.captured("alice")
         await bench.forwarder.submit(record.id)
-        original, bench.store.lease_next = bench.store.lease_next, _failing  # type: ignore[method-assign]
+        mend = fail(bench.keeper, Store.lease_next, StorageError("cannot use the database: busy"))
         bench.start()
         await bench.until(lambda: bench.steps() == SEQUENCE[:2])
         bench.forwarder.wake()
         done = await bench.reaches(record, State.VERIFIED)
-        bench.store.lease_next = original  # type: ignore[method-assign]
+        mend()
         assert (done.attempts, len(bench.judged)) == (1, 1)
 
     play(tmp_path, sandbox, scenario)
-
-
-def _failing(*_: object, **__: object) -> None:
-    raise StorageError("cannot use the database: busy")
 
 
 def test_an_unexpected_error_in_a_sequence_gives_the_capture_back(
@@ -425,6 +423,96 @@ def test_an_unexpected_error_in_a_sequence_gives_the_capture_back(
     play(tmp_path, sandbox, scenario)
 
 
+@pytest.mark.parametrize("deny", [False, True])
+def test_a_capture_that_is_always_too_slow_is_no_outage(tmp_path: Path, sandbox: SandboxServer, deny: bool) -> None:
+    sandbox.inject(Fault(step="match", kind="hang", times=2))
+
+    async def scenario(bench: Bench) -> None:
+        slow = await bench.pending("alice")
+        bench.start()
+        await bench.until(lambda: bench.client.spans != [] and bench.client.spans[0].ended_s is not None)
+        await bench.quiet()
+        waiting = await bench.get(slow)
+        assert (waiting.state, waiting.error_code, waiting.transients) == (State.PENDING, "timeout", 1)
+        bench.advance(10.0)
+        await bench.until(lambda: len(bench.client.spans) == 2)
+        other = await bench.pending("carol")
+        await bench.reaches(other, State.VERIFIED)
+        bench.advance(300.0)
+        await bench.reaches(slow, State.VERIFIED)
+        assert bench.networks == ["online"]
+
+    play(tmp_path, sandbox, scenario, timeouts=FAST, deny_offline=deny)
+
+
+def test_a_network_that_comes_up_is_probed_at_once(tmp_path: Path, sandbox: SandboxServer) -> None:
+    sandbox.inject(Fault(step="any", kind="drop", times=1))
+
+    async def scenario(bench: Bench) -> None:
+        record = await bench.pending("alice")
+        bench.start()
+        await bench.until(lambda: bench.networks == ["offline"])
+        await bench.quiet()
+        assert await bench.state(record) is State.PENDING
+        bench.forwarder.network_came_up()  # the clock stands still: only this can make it try again
+        await bench.reaches(record, State.VERIFIED)
+
+    play(tmp_path, sandbox, scenario)
+
+
+def test_a_network_that_comes_up_does_not_lift_a_stop(tmp_path: Path, sandbox: SandboxServer) -> None:
+    async def scenario(bench: Bench) -> None:
+        await stop_by_unknown_users(bench)
+        before = bench.steps()
+        bench.forwarder.network_came_up()
+        await bench.quiet()
+        assert bench.steps() == before
+
+    play(tmp_path, sandbox, scenario)
+
+
+def test_after_repeated_failures_the_http_client_is_a_new_one(tmp_path: Path, sandbox: SandboxServer) -> None:
+    sandbox.inject(Fault(step="any", kind="drop", times=None))
+
+    async def scenario(bench: Bench) -> None:
+        record = await bench.pending("alice")
+        clients = [bench.client._line._http]
+        bench.start()
+        for _ in range(40):
+            bench.advance(31.0)
+            await bench.quiet()
+            if bench.client._line._http not in clients:
+                clients.append(bench.client._line._http)
+                if len(clients) == 3:
+                    break
+        assert [client.is_closed for client in clients] == [True, True, False]
+        sandbox.sandbox.faults.clear()
+        bench.advance(31.0)
+        await bench.reaches(record, State.VERIFIED)
+
+    play(tmp_path, sandbox, scenario)
+
+
+def test_a_picture_that_was_tampered_with_is_set_aside_and_never_sent(tmp_path: Path, sandbox: SandboxServer) -> None:
+    def swap(store: Store) -> None:
+        with store._database.transaction():
+            store._database.execute("DROP TRIGGER payloads_never_change")
+            store._database.execute("UPDATE payloads SET picture = zeroblob(length(picture))")
+
+    async def scenario(bench: Bench) -> None:
+        record = await bench.pending("alice")
+        await bench.keeper.run(swap)
+        bench.start()
+        parked = await bench.reaches(record, State.FAILED)
+        assert (parked.error_code, parked.parked) == ("tampered", True)
+        later = await bench.pending("alice")
+        bench.forwarder.wake()
+        await bench.reaches(later, State.VERIFIED)
+        assert bench.judged == [sha256_of(later)]
+
+    play(tmp_path, sandbox, scenario)
+
+
 # -- one capture's fault, or ours -------------------------------------------------------------------------------------
 
 
@@ -436,7 +524,7 @@ def test_one_unknown_user_parks_only_that_capture(tmp_path: Path, sandbox: Sandb
         parked = await bench.reaches(stranger, State.FAILED)
         assert (parked.error_code, parked.parked, parked.error_status) == ("unknown_user", True, 404)
         assert bench.forwarder.status.network == "online"
-        assert await bench.worker.run(bench.store.payload, stranger.id) == fakes.picture(stranger.id)
+        assert await bench.keeper.run(Store.payload, stranger.id) == fakes.picture(stranger.id)
 
     play(tmp_path, sandbox, scenario)
 
@@ -551,7 +639,7 @@ def test_a_wrong_path_stops_and_the_probe_comes_every_15_minutes(tmp_path: Path)
 
 def test_a_capture_for_another_environment_is_never_sent(tmp_path: Path, sandbox: SandboxServer) -> None:
     async def scenario(bench: Bench) -> None:
-        other = await bench.worker.run(fakes.pending, bench.store, "alice")
+        other = await bench.keeper.run(fakes.pending, "alice")
         mine = await bench.pending("alice")
         bench.start()
         await bench.reaches(mine, State.VERIFIED)

@@ -14,15 +14,18 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.api.wire import VerificationBody
-from edge_agent.client import AgentClient, ApiError
+from edge_agent.client import AgentClient, ApiError, ServerEvent
 from edge_agent.daemon import serve_until
 from edge_agent.errors import ConfigurationError, EnvironmentFault, ModelError, StorageError
 from edge_agent.events import EventBus
+from edge_agent.outbox import Store
 from edge_agent.sandbox.faults import Fault
 from edge_agent.sandbox.server import SandboxServer
+from edge_agent.storekeeper import starting
 from edge_agent.types import Frame, Measurement, State
 from tests.api.calls import SOURCE, raw, start, until_final
 from tests.faces import measurement
+from tests.keepers import fail_once, intercept
 from tests.terminal import Terminal, terminal
 
 
@@ -43,8 +46,8 @@ def once(owner: Any, name: str, error: Exception) -> None:
 def test_a_capture_that_cannot_be_handed_over_is_pending_at_its_deadline(
     running: Terminal, client: AgentClient
 ) -> None:
-    once(running.agent._store, "lease_one", StorageError("cannot use the database: busy"))
-    running.agent._store.lease_next = lambda *_, **__: None  # type: ignore[union-attr,method-assign]
+    fail_once(running.agent.keeper, Store.lease_one, StorageError("cannot use the database: busy"))
+    intercept(running.agent.keeper, Store.lease_next, lambda *_, **__: None)
     record = client.verify("alice", wait_s=5)
     assert record.state is State.PENDING
 
@@ -56,7 +59,7 @@ def test_a_camera_that_cannot_be_closed_does_not_block_the_terminal(running: Ter
 
 
 def test_a_search_that_cannot_be_concluded_is_over_all_the_same(running: Terminal, client: AgentClient) -> None:
-    once(running.agent._store, "commit_capture", RuntimeError("unexpected"))
+    fail_once(running.agent.keeper, Store.commit_capture, RuntimeError("unexpected"))
     record = client.verify("alice", wait_s=5)
     assert record.error is not None
     assert (record.state, record.error.code) == (State.FAILED, "internal_error")
@@ -64,7 +67,9 @@ def test_a_search_that_cannot_be_concluded_is_over_all_the_same(running: Termina
 
 
 def test_a_full_disk_at_the_capture_fails_the_session_and_never_pends(running: Terminal, client: AgentClient) -> None:
-    once(running.agent._store, "commit_capture", StorageError("cannot take a new capture", code="storage_full"))
+    fail_once(
+        running.agent.keeper, Store.commit_capture, StorageError("cannot take a new capture", code="storage_full")
+    )
     record = client.verify("alice", wait_s=5)
     assert record.error is not None
     assert (record.state, record.error.code) == (State.FAILED, "storage_full")
@@ -102,7 +107,7 @@ def test_policy_deny_takes_new_verifications_once_the_network_is_back(tmp_path: 
 def test_an_unexpected_error_is_a_problem_document_that_quotes_nothing(
     running: Terminal, caplog: pytest.LogCaptureFixture
 ) -> None:
-    once(running.agent._store, "find_replay", ValueError("secret-of-alice"))
+    fail_once(running.agent.keeper, Store.find_replay, ValueError("secret-of-alice"))
     answer = start(running, json={"user_id": "alice"})
     assert answer.headers["content-type"] == "application/problem+json"
     assert (answer.status_code, answer.json()["code"]) == (500, "internal_error")
@@ -124,7 +129,7 @@ def test_an_unexpected_error_is_a_problem_document_that_quotes_nothing(
     ],
 )
 def test_a_fault_of_the_device_is_a_503_with_a_documented_code(running: Terminal, error: Exception, code: str) -> None:
-    once(running.agent._store, "find_replay", error)
+    fail_once(running.agent.keeper, Store.find_replay, error)
     answer = start(running, json={"user_id": "alice"})
     assert (answer.status_code, answer.json()["code"]) == (503, code)
 
@@ -152,10 +157,10 @@ def test_enrolling_without_the_store_is_refused_before_anything_is_uploaded(
     tmp_path: Path, sandbox: SandboxServer
 ) -> None:
     with terminal(tmp_path, sandbox) as t:
-        store, t.agent._store = t.agent._store, None
+        t.agent.keeper._fault = starting()
         with raw(t) as http:
             answer = http.put("/v1/users/carol/source", content=b"x", headers={"Content-Type": "image/jpeg"})
-        t.agent._store = store
+        t.agent.keeper._fault = None
         assert (answer.status_code, answer.json()["code"]) == (503, "starting")
         assert [seen for seen in sandbox.requests if seen.step == "generate_url"] == []
 
@@ -207,19 +212,16 @@ def test_a_cancel_that_overtakes_the_start_films_nobody(tmp_path: Path, sandbox:
     """The id is known from the event before the POST is answered."""
     with terminal(tmp_path, sandbox, session={"search_timeout_s": 30.0}) as t, t.client() as client:
         t.eyes.sees = measurement(())
-        store = t.agent._store
-        assert store is not None
-        original = store.create
         created = threading.Event()
 
-        def create(new: Any) -> Any:
-            answer = original(new)
+        def create(store: Store, new: Any) -> Any:
+            answer = store.create(new)
             ids.append(answer[0].id)
             created.set()
             return answer
 
         ids: list[str] = []
-        store.create = create  # type: ignore[method-assign]
+        intercept(t.agent.keeper, Store.create, create)
         thread = threading.Thread(target=lambda: start(t, json={"user_id": "alice"}))
         thread.start()
         assert created.wait(5)
@@ -336,3 +338,37 @@ def test_a_server_that_fails_still_closes_the_store(tmp_path: Path, sandbox: San
     assert not t.socket.exists()
     with t, t.client() as client:  # neither the lock of the state directory nor the socket was kept
         assert client.verify("alice", wait_s=5).approved
+
+
+# -- the storage fails under a running daemon -------------------------------------------------------------------------
+
+
+def test_an_error_of_the_disk_is_said_and_the_terminal_serves_again_without_a_restart(
+    running: Terminal, client: AgentClient
+) -> None:
+    def broken(store: Store, *_: object) -> None:
+        store._database._broken = "disk I/O error"
+        store.counts()
+
+    undo = intercept(running.agent.keeper, Store.find_replay, broken)
+    with pytest.raises(ApiError) as caught:
+        client.verify("alice")
+    undo()
+    assert (caught.value.code, caught.value.status) == ("storage_failed", 503)
+    deadline = time.monotonic() + 10
+    while not client.ready():
+        assert time.monotonic() < deadline, "the store was not opened anew"
+        time.sleep(0.02)
+    assert client.verify("alice", wait_s=5).approved
+    assert running.agent.keeper.reopened == 1
+    told = [(event.data["state"], event.data["code"]) for event in _events(client) if event.kind == "storage"]
+    assert told[-2:] == [("missing", "storage_failed"), ("open", None)]
+
+
+def _events(client: AgentClient) -> list[ServerEvent]:
+    found = []
+    for event in client.events(after=0):
+        found.append(event)
+        if event.kind == "state" and event.data["state"] == "verified":
+            return found
+    return found

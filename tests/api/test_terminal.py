@@ -38,8 +38,6 @@ def test_the_picture_judged_is_the_picture_captured(
     running: Terminal, client: AgentClient, sandbox: SandboxServer
 ) -> None:
     record = client.verify("alice", wait_s=10)
-    stored = running.agent._store
-    assert stored is not None
     judged = [judgement.target_sha256 for judgement in sandbox.judged]
     captured = running.run(running.agent.get(record.id)).verdict.image_sha256
     assert judged == [captured]
