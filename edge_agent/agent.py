@@ -14,47 +14,35 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
+from edge_agent.announcer import Announcer
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, open_camera
 from edge_agent.config import Config
 from edge_agent.cypherface.client import CypherFaceClient
-from edge_agent.cypherface.wire import new_image_name
-from edge_agent.errors import AgentError, InputError, ModelError, SessionRefused, report
+from edge_agent.enrolment import Enrolment
+from edge_agent.errors import AgentError, ModelError, SessionRefused, report
 from edge_agent.events import EventBus
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
 from edge_agent.forwarder import Forwarder
 from edge_agent.links import LinkWatch
-from edge_agent.outbox.clock import Clock, SystemClock, instant
+from edge_agent.outbox.clock import Clock, SystemClock
 from edge_agent.outbox.configured import open_outbox
 from edge_agent.outbox.records import (
     Environment,
     NewVerification,
     StateConflict,
     VerificationRecord,
-    approved,
 )
 from edge_agent.outbox.store import Store
-from edge_agent.screening import Screener, Vision
+from edge_agent.screening import Vision
 from edge_agent.storekeeper import Storekeeper, starting
-from edge_agent.texts import hint_text
-from edge_agent.types import Assessment, Frame, GateCode, State
+from edge_agent.types import Assessment, GateCode, State
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
 
 RESTART_PAUSE_S = 1.0
 """A loop of ours that ended with an unexpected error starts again after this."""
-
-
-class PictureRefused(InputError):
-    """An enrolment picture does not pass the gate."""
-
-    code = "picture_refused"
-
-    def __init__(self, reasons: tuple[GateCode, ...]) -> None:
-        names = ", ".join(reason.value for reason in reasons)
-        super().__init__(f"cannot enrol this picture: {names}", hint="take another picture; see docs/gate.md")
-        self.reasons = reasons
 
 
 @dataclass(slots=True)
@@ -86,6 +74,7 @@ class Agent:
         self.started_at = datetime.now(UTC)
         self.first_frame_after_s: float | None = None
         """Seconds from the start to the first screened frame, once there was one."""
+        self._announcer = Announcer(self.bus, self.clock, config.session.result_valid_s)
         self._began_s = self.clock.monotonic_s()
         self._camera_factory = camera_factory or (lambda: open_camera(config.camera))
         self._vision_factory = vision_factory or self._open_pipeline
@@ -93,13 +82,13 @@ class Agent:
         self._links = LinkWatch(self._network_came_up)
         self._camera_worker = Worker("camera")
         self._inference_worker = Worker("inference")
+        self._enrolment = Enrolment(config, self.keeper, self._inference_worker)
         self._vision: Vision | None = None
         self._client: CypherFaceClient | None = None
         self.forwarder: Forwarder | None = None
         self._session: _Session | None = None
         self._begin = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._announced: dict[str, State] = {}
         self._faults: dict[str, AgentError] = {}
         self._stopping = False
         self._ready = asyncio.Event()
@@ -165,12 +154,12 @@ class Agent:
 
     def _open_store(self, *, adopt: bool) -> Store:
         def changed(record: VerificationRecord) -> None:
-            self._events.call_soon_threadsafe(self._state_changed, record)
+            self._events.call_soon_threadsafe(self._announcer.state, record)
 
         return open_outbox(self.config, clock=self.clock, listener=changed, adopt=adopt)
 
     def _storage_changed(self, fault: AgentError | None) -> None:
-        self._publish("storage", {"state": "missing" if fault else "open", "code": fault.code if fault else None})
+        self._announcer.storage(fault)
         if fault is None and self.forwarder is not None:
             self.forwarder.wake()
 
@@ -184,7 +173,7 @@ class Agent:
             client,
             self.config.cypherface,
             deny_offline=self.config.offline.policy == "deny",
-            on_network=self._network_changed,
+            on_network=self._announcer.network,
         )
         self._loop("forwarder", self.forwarder.run)
 
@@ -305,10 +294,10 @@ class Agent:
 
         def hint(code: GateCode | None) -> None:
             session.hint = code
-            self._publish("hint", {"code": code.value if code else None, "text": hint_text(code)}, session.id)
+            self._announcer.hint(session.id, code)
 
         def camera_state(state: str, detail: str) -> None:
-            self._publish("camera", {"state": state, "detail": detail}, session.id)
+            self._announcer.camera(session.id, state, detail)
 
         return Filming(
             session.camera,
@@ -434,7 +423,7 @@ class Agent:
 
     def is_approved(self, record: VerificationRecord) -> bool:
         """See outbox.records.approved: the one thing a POS may act on."""
-        return approved(record, instant(self.clock), self.config.session.result_valid_s)
+        return self._announcer.is_approved(record)
 
     # -- enrolment ------------------------------------------------------------------------------------------------
 
@@ -445,59 +434,11 @@ class Agent:
         """
         self.keeper.require()  # an enrolment that cannot be audited does not begin
         vision = await self._need_vision()
-        client = self._client
-        if client is None:
+        if self._client is None:
             raise self._fault("cypherface")
-        jpeg = await self._inference_worker.run(self._prescreen, vision, picture)
-        target = await client.generate_url(user_id, new_image_name(), "image/jpeg", "upload")
-        await client.put(target, jpeg, "image/jpeg")
-        hmac = await self.keeper.run(Store.user_hmac, user_id)
-        await self.keeper.run(Store.note, "source_uploaded", user=hmac)
+        await self._enrolment.enrol(user_id, picture, vision, self._client)
 
-    def _prescreen(self, vision: Vision, picture: bytes) -> bytes:
-        from edge_agent.picture import read_picture
-        from edge_agent.vision.capture import encode_capture
-
-        image = read_picture(picture)
-        assessment = Screener(vision, self.config.gate).still(Frame(image, 0.0, 0))
-        face = assessment.measurement.face
-        if not assessment.accepted or face is None:
-            raise PictureRefused(assessment.reasons)
-        return encode_capture(image, face.box, self.config.capture)
-
-    # -- events and state -----------------------------------------------------------------------------------------
-
-    def _publish(self, kind: str, data: dict[str, object], verification_id: str | None = None) -> None:
-        self.bus.publish(kind, data, at=self.clock.wall(), verification_id=verification_id)
-
-    def _state_changed(self, record: VerificationRecord) -> None:
-        data: dict[str, object] = {
-            "state": record.state.value,
-            "final": record.final,
-            "approved": self.is_approved(record),
-            "reasons": list(record.reasons),
-            "error": record.error_code,
-        }
-        if self._announced.get(record.id) is record.state:
-            return  # something else about it changed: an upload noted, a lease renewed
-        self._announced[record.id] = record.state
-        if record.final:
-            del self._announced[record.id]
-        self.bus.publish(
-            "state",
-            data,
-            at=self.clock.wall(),
-            verification_id=record.id,
-            approved_until_s=self._approved_until_s(record),
-        )
-
-    def _approved_until_s(self, record: VerificationRecord) -> float | None:
-        """The boot time at which a verdict stops to approve; None where there is none."""
-        verdict_at = record.verdict_instant
-        return verdict_at.boottime_s + self.config.session.result_valid_s if verdict_at is not None else None
-
-    def _network_changed(self, status: ForwarderStatus) -> None:
-        self._publish("network", {"state": status.network, "code": status.stopped_code})
+    # -- state -----------------------------------------------------------------------------------------
 
     @property
     def faults(self) -> dict[str, AgentError]:

@@ -21,9 +21,10 @@ from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from edge_agent import __version__
-from edge_agent.agent import Agent, PictureRefused
+from edge_agent.agent import Agent
 from edge_agent.api import problems, wire
 from edge_agent.api.peer import STATE_KEY, Peer
+from edge_agent.enrolment import PictureRefused
 from edge_agent.errors import (
     AgentError,
     CaptureRefused,

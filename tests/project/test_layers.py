@@ -37,10 +37,12 @@ MAY_IMPORT = {
     "availability": "retry",
     "links": "",
     "forwarder": "config cypherface outbox retry availability storekeeper",
-    "agent": "config events texts picture packs camera vision outbox cypherface workers screening session filming "
-    "availability forwarder links storekeeper",
+    "announcer": "events texts outbox availability",
+    "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
+    "agent": "config events camera vision outbox cypherface workers screening filming "
+    "announcer availability enrolment forwarder links storekeeper",
     "health": "config events outbox agent",
-    "api": "config events texts outbox agent health",
+    "api": "config events texts outbox agent enrolment health",
     "daemon": "config screening agent health api",
     "client": "api",
     "sandbox": "config packs picture vision",

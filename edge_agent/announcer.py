@@ -1,0 +1,71 @@
+"""What others are told: state changes, hints, camera, network and storage, as events of the bus."""
+
+from __future__ import annotations
+
+from edge_agent.availability import ForwarderStatus
+from edge_agent.errors import AgentError
+from edge_agent.events import EventBus
+from edge_agent.outbox.clock import Clock, instant
+from edge_agent.outbox.records import VerificationRecord, approved
+from edge_agent.texts import hint_text
+from edge_agent.types import GateCode, State
+
+
+class Announcer:
+    """Used from the event loop's thread only."""
+
+    def __init__(self, bus: EventBus, clock: Clock, result_valid_s: float) -> None:
+        self._bus = bus
+        self._clock = clock
+        self._result_valid_s = result_valid_s
+        self._announced: dict[str, State] = {}
+
+    def is_approved(self, record: VerificationRecord) -> bool:
+        """See outbox.records.approved: the one thing a POS may act on."""
+        return approved(record, instant(self._clock), self._result_valid_s)
+
+    def hint(self, verification_id: str, code: GateCode | None) -> None:
+        """What the customer is shown; None = all is well."""
+        self._publish("hint", {"code": code.value if code else None, "text": hint_text(code)}, verification_id)
+
+    def camera(self, verification_id: str, state: str, detail: str) -> None:
+        """``lost`` or ``ok``."""
+        self._publish("camera", {"state": state, "detail": detail}, verification_id)
+
+    def network(self, status: ForwarderStatus) -> None:
+        """The service can be used, or not, or forwarding stopped."""
+        self._publish("network", {"state": status.network, "code": status.stopped_code})
+
+    def storage(self, fault: AgentError | None) -> None:
+        """The outbox is open, or missing for a reason."""
+        self._publish("storage", {"state": "missing" if fault else "open", "code": fault.code if fault else None})
+
+    def state(self, record: VerificationRecord) -> None:
+        """A record as it is now. Only a new state is an event: an upload noted or a lease renewed is none."""
+        if self._announced.get(record.id) is record.state:
+            return
+        self._announced[record.id] = record.state
+        if record.final:
+            del self._announced[record.id]
+        data: dict[str, object] = {
+            "state": record.state.value,
+            "final": record.final,
+            "approved": self.is_approved(record),
+            "reasons": list(record.reasons),
+            "error": record.error_code,
+        }
+        self._bus.publish(
+            "state",
+            data,
+            at=self._clock.wall(),
+            verification_id=record.id,
+            approved_until_s=self._approved_until_s(record),
+        )
+
+    def _approved_until_s(self, record: VerificationRecord) -> float | None:
+        """The boot time at which a verdict stops to approve; None where there is none."""
+        verdict_at = record.verdict_instant
+        return verdict_at.boottime_s + self._result_valid_s if verdict_at is not None else None
+
+    def _publish(self, kind: str, data: dict[str, object], verification_id: str | None = None) -> None:
+        self._bus.publish(kind, data, at=self._clock.wall(), verification_id=verification_id)
