@@ -24,6 +24,7 @@ from edge_agent.errors import AgentError, ModelError, SessionRefused, report
 from edge_agent.events import EventBus
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
 from edge_agent.forwarder import Forwarder
+from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
 from edge_agent.outbox.clock import Clock, SystemClock
 from edge_agent.outbox.configured import open_outbox
@@ -41,6 +42,10 @@ from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
 
+FORWARDER_TURN_S = 120.0
+"""The forwarder looks at the queue every 30 s; a store that lets it wait longer than this hangs."""
+OUTBOX_TURN_S = 1800.0
+"""One turn of the keeper may be a salvage: a gigabyte read from a slow card."""
 RESTART_PAUSE_S = 1.0
 """A loop of ours that ended with an unexpected error starts again after this."""
 
@@ -78,7 +83,12 @@ class Agent:
         self._began_s = self.clock.monotonic_s()
         self._camera_factory = camera_factory or (lambda: open_camera(config.camera))
         self._vision_factory = vision_factory or self._open_pipeline
-        self.keeper = Storekeeper(self._open_store, on_change=self._storage_changed)
+        self.heartbeats = Heartbeats()
+        self.keeper = Storekeeper(
+            self._open_store,
+            on_change=self._storage_changed,
+            beat=self.heartbeats.expect("outbox", within_s=OUTBOX_TURN_S),
+        )
         self._links = LinkWatch(self._network_came_up)
         self._camera_worker = Worker("camera")
         self._inference_worker = Worker("inference")
@@ -174,6 +184,7 @@ class Agent:
             self.config.cypherface,
             deny_offline=self.config.offline.policy == "deny",
             on_network=self._announcer.network,
+            beat=self.heartbeats.expect("forwarder", within_s=FORWARDER_TURN_S),
         )
         self._loop("forwarder", self.forwarder.run)
 
@@ -454,6 +465,16 @@ class Agent:
     def ready(self) -> bool:
         """True once everything was brought up and nothing is missing."""
         return self._ready.is_set() and not self.faults and not self._stopping
+
+    def describe(self) -> str:
+        """How the agent is, in words, for the service manager."""
+        if not self._ready.is_set():
+            return "starting"
+        if self.faults:
+            return "degraded: " + ", ".join(f"{part} ({error.code})" for part, error in sorted(self.faults.items()))
+        network = self.forwarder.status.network if self.forwarder is not None else "unknown"
+        doing = "verifying" if self.searching else "ready"
+        return f"{doing}; CypherFace {network}"
 
     @property
     def searching(self) -> bool:

@@ -38,8 +38,6 @@ class ForwarderStatus:
     last_error: str | None = None
     last_success_at: datetime | None = None
     active: int = 0
-    beat_s: float = 0.0
-    """Monotonic time of the loop's last turn, for the watchdog."""
 
 
 @dataclass(slots=True)

@@ -22,6 +22,7 @@ from edge_agent.api.routes import application
 from edge_agent.config import Config, LogSection
 from edge_agent.errors import EnvironmentFault
 from edge_agent.screening import Vision
+from edge_agent.supervision import Supervisor
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,15 @@ MAX_CONNECTIONS = 256
 
 class _Server(uvicorn.Server):
     """uvicorn without its own signal handling: the daemon decides in which order things stop."""
+
+    def __init__(self, config: uvicorn.Config, answering: Callable[[], None]) -> None:
+        """``answering`` is called once requests are taken."""
+        super().__init__(config)
+        self._answering = answering
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self._answering()
 
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
@@ -135,16 +145,21 @@ async def serve_until(stop: asyncio.Event, agent: Agent) -> None:
     """Serve ``agent`` on its socket until ``stop`` is set; what stops in which order is said in Agent.drain."""
     path = agent.config.api.socket
     sock = bind(path)
-    server = _Server(_server_config(agent))
+    supervisor = Supervisor()
+    server = _Server(_server_config(agent), supervisor.ready)
     serving = asyncio.create_task(server.serve(sockets=[sock]), name="api")
+    feeding = asyncio.create_task(supervisor.feed(agent.heartbeats, agent.describe), name="feed the watchdog")
     try:
         await agent.start()
         log.info("ready on %s", path)
+        supervisor.status(agent.describe())
         stopping = asyncio.create_task(stop.wait(), name="wait for the end")
         await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
     finally:
         log.info("stopping")
+        feeding.cancel()
+        supervisor.stopping()
         await agent.drain()
         server.should_exit = True
         try:

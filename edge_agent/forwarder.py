@@ -74,17 +74,18 @@ class Forwarder:
         *,
         deny_offline: bool = False,
         on_network: Callable[[ForwarderStatus], None] = lambda _: None,
+        beat: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``clock``: monotonic seconds, for the pauses of forwarding as a whole."""
+        """``clock``: monotonic seconds, for the pauses of forwarding as a whole. ``beat``: called at each turn."""
         self._keeper = keeper
         self._client = client
         self._settings = settings
         self._deny_offline = deny_offline
         self._on_network = on_network
+        self._beat = beat
         self._rng = rng or random.SystemRandom()
-        self._clock = clock
         self._environment = Environment(settings.base_url, settings.merchant_id)
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -144,9 +145,6 @@ class Forwarder:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
-
-    def _beat(self) -> None:
-        self.status.beat_s = self._clock()
 
     async def _turn(self) -> float:
         """As ``_fill_slots``; its errors must not end the loop, which would cancel the sequences under way."""

@@ -51,11 +51,16 @@ class Storekeeper:
         open_store: OpenStore,
         *,
         on_change: Callable[[AgentError | None], None] = lambda _: None,
+        beat: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``on_change`` hears in the event loop of a store that is missing now (the fault), or is back (None)."""
+        """``on_change`` hears in the event loop of a store that is missing now (the fault), or is back (None).
+
+        ``beat`` is called at each turn of ``watch``.
+        """
         self._open_store = open_store
         self._on_change = on_change
+        self._beat = beat
         self._clock = clock
         self._worker = Worker("store")
         self._store: Store | None = None
@@ -79,8 +84,10 @@ class Storekeeper:
     async def run(self, operation: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a method of the store in its thread: ``await keeper.run(Store.get, id)``.
 
-        Raises what the method raises, or the fault that keeps the store away.
+        Raises what the method raises, or the fault that keeps the store away: at once, also while a salvage that
+        takes minutes has the thread.
         """
+        self.require()
         try:
             return await self._worker.run(lambda: operation(self._need(), *args, **kwargs))
         except StorageError as exc:
@@ -104,6 +111,7 @@ class Storekeeper:
     async def watch(self) -> None:
         """Housekeeping for ever: tick a healthy store, replace a broken one, look for a missing one."""
         while True:
+            self._beat()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(TICK_S if self._fault is None else RETRY_S):
                     await self._wake.wait()
