@@ -21,6 +21,7 @@ from pydantic import (
     Field,
     ValidationError,
     field_validator,
+    model_serializer,
     model_validator,
 )
 
@@ -65,6 +66,11 @@ class SecretRef(Section):
         if sum(v is not None for v in (self.credential, self.file, self.env)) != 1:
             raise ValueError("give exactly one of credential, file and env")
         return self
+
+    @model_serializer(mode="plain")
+    def _the_one_that_is_given(self) -> dict[str, str]:
+        kind, _, where = str(self).partition(":")
+        return {kind: where}
 
     def path(self) -> Path | None:
         """The file that holds the secret, where it is one."""
@@ -413,6 +419,18 @@ def parse(text: str, source: str = "<text>") -> Config:
     if problems or config is None:
         raise InvalidConfiguration(source, sorted(problems, key=lambda p: (p.line, p.column)))
     return config
+
+
+def lines_of(path: Path) -> dict[str, int]:
+    """The line (from 1) of every key that the file gives, by its dotted name; for a file that ``load`` took."""
+    root = yaml.compose(path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    return dict(_lines(root, ""))
+
+
+def _lines(node: yaml.Node | None, prefix: str) -> Iterator[tuple[str, int]]:
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        yield f"{prefix}{key.value}", key.start_mark.line + 1
+        yield from _lines(value, f"{prefix}{key.value}.")
 
 
 def _yaml_problem(exc: yaml.YAMLError) -> Problem:

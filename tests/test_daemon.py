@@ -173,20 +173,6 @@ def test_an_agent_that_does_not_run_is_an_environment_error(tmp_path: Path) -> N
     assert "is it running?" in done.stderr
 
 
-def test_config_check_and_show(tmp_path: Path) -> None:
-    config = write_config(tmp_path)
-    assert edge_agent("config", "check", "--config", config).returncode == 0
-    shown = edge_agent("config", "show", "--config", config)
-    effective = yaml.safe_load(shown.stdout)
-    assert effective["gate"]["max_yaw_deg"] == 20.0
-    assert effective["cypherface"]["api_key"] == {"file": str(tmp_path / "api.key")}
-    assert "5a9db0c0-ffee" not in shown.stdout
-    config.write_text("sesion: {}\n")
-    broken = edge_agent("config", "check", "--config", config)
-    assert broken.returncode == 2
-    assert "line 1, column 1: sesion: unknown key (did you mean session?)" in broken.stderr
-
-
 @pytest.mark.packs
 def test_verify_shows_hints_live_and_ends_with_the_verdict(tmp_path: Path, open_pack_dir: Path) -> None:
     scene = tmp_path / "scene.png"

@@ -1,13 +1,19 @@
-"""``edge-agent config``: check and show the configuration."""
+"""``edge-agent config``: check and show the configuration, and its schema for editors."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import yaml
 
 from edge_agent.cli.options import config_option, load_config
+from edge_agent.config import Config, InvalidConfiguration, SecretRef, lines_of
+
+SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 
 @click.group()
@@ -17,15 +23,68 @@ def config() -> None:
 
 @config.command()
 @config_option
-def check(config_path: Path) -> None:
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: ok, problems with line, column, key and hint.")
+def check(config_path: Path, as_json: bool) -> None:
     """Check the whole file; every problem with its line. Exit code 2 when there is one."""
-    load_config(config_path)
-    click.echo(f"{config_path}: fine")
+    try:
+        load_config(config_path)
+    except InvalidConfiguration as exc:
+        if not as_json:
+            raise
+        problems = [
+            {"line": p.line, "column": p.column, "key": p.key, "message": p.message, "hint": p.hint}
+            for p in exc.problems
+        ]
+        click.echo(json.dumps({"ok": False, "file": str(config_path), "problems": problems}))
+        click.get_current_context().exit(exc.exit_code)
+    click.echo(
+        json.dumps({"ok": True, "file": str(config_path), "problems": []}) if as_json else f"{config_path}: fine"
+    )
 
 
 @config.command()
 @config_option
-def show(config_path: Path) -> None:
-    """Print the effective configuration, defaults included; secrets are references and stay so."""
-    effective = load_config(config_path).model_dump(mode="json", exclude_none=True)
-    click.echo(yaml.safe_dump(effective, sort_keys=False), nl=False)
+@click.option("--json", "as_json", is_flag=True, help="One JSON object: each key with its value and origin.")
+def show(config_path: Path, as_json: bool) -> None:
+    """Print the effective configuration, each value with where it is from; secrets are references and stay so."""
+    effective = load_config(config_path).model_dump(mode="json")
+    lines = lines_of(config_path)
+    if as_json:
+        found = {key: {"value": value, "line": lines.get(key)} for key, value in _flat(effective)}
+        click.echo(json.dumps(found))
+        return
+    for line, origin in _listing(effective, lines):
+        click.echo(f"{line:<60}  # {origin}" if origin else line)
+
+
+@config.command()
+def schema() -> None:
+    """Print the JSON Schema of the file: an editor then completes keys and underlines mistakes."""
+    described: dict[str, Any] = {"$schema": SCHEMA_DIALECT, **Config.model_json_schema()}
+    click.echo(json.dumps(described, indent=2))
+
+
+def _is_section(value: Any) -> bool:
+    return isinstance(value, dict) and not value.keys() <= SecretRef.model_fields.keys()
+
+
+def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Leaves by their dotted key; a list and the reference to a secret are leaves."""
+    for name, value in values.items():
+        if _is_section(value):
+            yield from _flat(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", value
+
+
+def _listing(values: dict[str, Any], lines: dict[str, int], prefix: str = "") -> Iterator[tuple[str, str | None]]:
+    """YAML lines that can be pasted into a file, each leaf with its origin."""
+    indent = "  " * prefix.count(".")
+    for name, value in values.items():
+        key = f"{prefix}{name}"
+        if _is_section(value):
+            yield f"{indent}{name}:", None
+            yield from _listing(value, lines, f"{key}.")
+        else:
+            text = yaml.safe_dump(value, default_flow_style=True, width=1000).removesuffix("\n...\n").strip()
+            yield f"{indent}{name}: {text}", f"line {lines[key]}" if key in lines else "default"
