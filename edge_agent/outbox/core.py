@@ -5,7 +5,6 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 from edge_agent.errors import InputError, StorageError
@@ -23,6 +22,7 @@ from edge_agent.outbox.records import (
     VerificationRecord,
 )
 from edge_agent.outbox.rows import Row, boot_instant, lease_of, private_details, row_mac, verdict_of
+from edge_agent.outbox.space import Reserve
 from edge_agent.types import State
 
 TRANSITIONS = load_statements("transitions.sql")
@@ -46,7 +46,7 @@ class Core:
         instance_id: str,
         limits: Limits,
         listener: Listener | None,
-        free_bytes: Callable[[Path], int],
+        reserve: Reserve,
     ) -> None:
         self.limits = limits
         self.instance_id = instance_id
@@ -59,21 +59,36 @@ class Core:
         self._clock = clock
         self._running = running
         self._listener = listener
-        self._free_bytes = free_bytes
+        self._reserve = reserve
         self._chain = AuditChain(database, QUERIES, keys.audits, instance_id)
         self._changed: list[VerificationRecord] = []
 
     # -- transactions
 
     @contextmanager
-    def _change(self) -> Iterator[Moment]:
-        """One transaction. The listener hears of its records after the commit, in order."""
+    def _change(self, *, new: bool = False) -> Iterator[Moment]:
+        """One transaction. The listener hears of its records after the commit, in order.
+
+        new: it takes something in, so it gets none of the space that is reserved for what is stored already.
+        """
         self._changed = []
-        with self._database.transaction():
+        with self._database.transaction() if new else self._draining():
             yield self._now()
         changed, self._changed = self._changed, []
         for record in changed if self._listener else ():
             self._listener(record)  # type: ignore[misc]  # the loop is empty without a listener
+
+    @contextmanager
+    def _draining(self) -> Iterator[None]:
+        """A transaction that may use the reserve; where the disk was too full for it, the next one has more room."""
+        self._reserve.make_room()
+        try:
+            with self._database.transaction():
+                yield
+        except StorageError as exc:
+            if exc.code == "storage_full":
+                self._reserve.give_back()
+            raise
 
     def _now(self) -> Moment:
         return self._running.moment(self._clock)
@@ -257,19 +272,3 @@ class Core:
             lease=lease_of(row),
             **private_details(self._open_text(key, row, "private")),
         )
-
-    # -- space
-
-    def _check_space(self, picture_bytes: int) -> None:
-        """Raises StorageError ``storage_full`` when a new capture would use up what the old ones need to drain."""
-        free = self._free_bytes(self._database.path.parent)
-        # once in the write-ahead log, once in the database, and some pages for the rows
-        needed = self.limits.reserve_bytes + 2 * picture_bytes + (64 << 10)
-        if free < needed:
-            raise StorageError(
-                f"cannot take a new capture: {free} bytes are free on the file system of {self._database.path.parent}, "
-                f"{needed} are needed",
-                code="storage_full",
-                hint="free space there; captures that are stored already are forwarded all the same",
-                retryable=True,
-            )

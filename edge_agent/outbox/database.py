@@ -57,8 +57,14 @@ class StateLock:
                 code="state_locked",
                 hint="one daemon per state directory: stop the other one, or talk to it through its API",
             ) from exc
-        os.ftruncate(self._fd, 0)
-        os.pwrite(self._fd, f"{os.getpid()}\n".encode(), 0)
+        self._name_holder(f"{os.getpid()}\n".encode())
+
+    def _name_holder(self, name: bytes) -> None:
+        try:
+            os.pwrite(self._fd, name, 0)  # before the cut: on a full disk the block that is there already is needed
+            os.ftruncate(self._fd, len(name))
+        except OSError:
+            pass  # the lock holds without it; a second process is told "unknown"
 
     def release(self) -> None:
         os.close(self._fd)
@@ -188,11 +194,24 @@ class Database:
             row = self._connection.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         return bool(row[0] == 0)
 
-    def shrink(self, pages: int) -> None:
-        """Give up to ``pages`` free pages back to the file system."""
+    def log_bytes(self) -> int:
+        """Size of the write-ahead log's file."""
+        try:
+            return self.path.with_name(f"{self.path.name}-wal").stat().st_size
+        except FileNotFoundError:
+            return 0
+
+    def shrink(self, pages: int) -> bool:
+        """Take up to ``pages`` free pages off the end; the file gets shorter with the next ``truncate_log``.
+
+        False when no page is free.
+        """
         with self.reading():
+            if not self._pragma("freelist_count"):
+                return False
             # a script, because execute() takes one step, which is one page
             self._connection.executescript(f"PRAGMA incremental_vacuum({pages})")
+            return True
 
     def close(self) -> None:
         self._connection.close()

@@ -34,7 +34,7 @@ ORDER BY seq LIMIT 1
 -- Too old by running time, or by the wall clock of another boot when it was synchronised then and is now.
 -- name: too_old
 SELECT seq FROM verifications
-WHERE image_bytes > 0 AND lease_token IS NULL AND (
+WHERE image_bytes > 0 AND seq > :after AND lease_token IS NULL AND (
     created_running_s <= :running_limit_s
     OR (:synchronised AND created_synchronised AND created_boot_id <> :boot_id AND created_at <= :wall_limit))
 ORDER BY seq LIMIT :limit

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 
+from edge_agent.errors import StorageError
 from edge_agent.outbox.ages import Moment, RunningClock, to_iso
 from edge_agent.outbox.audit import Entry
 from edge_agent.outbox.core import QUERIES
@@ -13,10 +15,16 @@ from edge_agent.outbox.records import Destruction, Recovery, VerificationRecord
 from edge_agent.outbox.rows import Row
 from edge_agent.types import State
 
-_BATCH = 200
-"""Rows per transaction where many may change: bounds the write-ahead log."""
+_EXPIRED_PER_TICK = 200
+_BATCH = 50
+"""Rows per transaction where many may change: with ``_BATCH_BYTES`` it bounds what a full disk must have room for."""
+_BATCH_BYTES = 1 << 20
+"""Bytes of pictures per such transaction: deleted pages are overwritten, so they go through the write-ahead log."""
+_PAGE_BYTES = 4096
 _SHRINK_PAGES = 2560
-"""10 MB of 4 KB pages per tick go back to the file system."""
+"""10 MB per tick go back to the file system."""
+_LOG_KEPT_BYTES = 1 << 20
+"""A write-ahead log up to this size is left to be written over; a larger one is emptied by the next tick."""
 _FAILURE_KEPT_S = 24 * 3600.0
 
 
@@ -26,6 +34,11 @@ class Retention(Forwarding):
     def recover(self) -> Recovery:
         """Once after ``open``, before anything else: end what only a running daemon can be in the middle of."""
         finished = self._resume_erasures()
+        recovery = self._reserve.insist(lambda: self._end_interrupted(finished))
+        self._wipe()
+        return recovery
+
+    def _end_interrupted(self, finished: int) -> Recovery:
         with self._change() as now:
             seqs = [row["seq"] for row in self._query("left_by_crash").fetchall()]
             rows = [row for seq in seqs if self._readable(row := self._by_seq(seq), now)]
@@ -44,35 +57,53 @@ class Retention(Forwarding):
             )
             counts = {"interrupted": len(interrupted), "resumed": len(resumed), "leases_voided": len(leased)}
             self._chain.append(Entry("start", detail=counts), now)
-        self._wipe()
-        return recovery
+            return recovery
 
     def tick(self) -> None:
-        """Every 60 s: persist the running time, expire what is too old, wipe traces, give space back."""
+        """Every 60 s: persist the running time, expire what is too old, wipe traces, give space back, restore the reserve.
+
+        Raises StorageError ``storage_full`` only where the reserve is used up.
+        """
+        self._reserve.insist(self._keep_time)
+        after = done = 0
+        while done < _EXPIRED_PER_TICK:
+            seqs = self._reserve.insist(partial(self._expire_after, after))
+            if not seqs:
+                break
+            after, done = seqs[-1], done + len(seqs)
+        self._give_space_back()
+
+    def _keep_time(self) -> None:
         with self._change() as now:
             self._save_clock(now)
             self._query("prune_upload_marks", running_s=now.running_s)
             self._query("prune_failures", before_s=now.running_s - _FAILURE_KEPT_S)
-            for seq in self._too_old(now):
-                row = self._by_seq(seq)
+
+    def _expire_after(self, after: int) -> list[int]:
+        """Expire a batch of what is too old and comes after this row; returns the rows it looked at."""
+        with self._change() as now:
+            rows = _batch(self._too_old(now, after))
+            for row in rows:
                 if self._readable(row, now):
                     self._apply("unpark" if row["parked"] else "expire", row, now, {"max_age_s": self.limits.max_age_s})
-        self._database.shrink(_SHRINK_PAGES)
-        if self.erasure_pending:
-            self._wipe()
+            return [row["seq"] for row in rows]
 
     def withdraw(self, verification_id: str) -> VerificationRecord:
         """Consent withdrawn: an open verification becomes ``deleted``; of any, everything personal is destroyed.
 
         A verification that ended keeps its state. The user's key goes with the last of its verifications.
         """
+        record = self._reserve.insist(lambda: self._erase(verification_id))
+        self._wipe()
+        return record
+
+    def _erase(self, verification_id: str) -> VerificationRecord:
         with self._change() as now:
             row = self._find(verification_id)
             record = self._apply("erase", row, now) or self._record(row, now)
             if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
                 self._query("delete_user", user_hmac=row["user_hmac"])
-        self._wipe()
-        return record
+            return record
 
     def delete_user(self, user_id: str) -> Destruction:
         """Destroy everything about a user but tombstones, lock-outs and the audit's keyed name.
@@ -81,10 +112,7 @@ class Retention(Forwarding):
         crash in between is resumed by ``recover``.
         """
         user_hmac = self._keys.user_hmac(user_id)
-        with self._change() as now:
-            audit_seq = self._chain.append(Entry("user_destroyed", user_hmac=user_hmac), now)
-            self._query("begin_erasure", user_hmac=user_hmac, audit_seq=audit_seq)
-            self._query("delete_user", user_hmac=user_hmac)
+        audit_seq = self._reserve.insist(lambda: self._destroy_key(user_hmac))
         captures, records = self._erase_rows(user_hmac)
         self._wipe()
         return Destruction(user_hmac.hex(), captures, records, audit_seq, traces_left=self.erasure_pending)
@@ -114,7 +142,7 @@ class Retention(Forwarding):
         for lane in self._query("lanes_to_build").fetchall():
             self._query("set_lane", user_hmac=lane["user_hmac"], environment=lane["environment"])
 
-    def _too_old(self, now: Moment) -> list[int]:
+    def _too_old(self, now: Moment, after: int) -> list[Row]:
         max_age_s = self.limits.max_age_s
         rows = self._query(
             "too_old",
@@ -122,32 +150,46 @@ class Retention(Forwarding):
             synchronised=int(now.synchronised),
             boot_id=now.instant.boot_id,
             wall_limit=to_iso(now.wall - timedelta(seconds=max_age_s)) if now.synchronised else "",
+            after=after,
             limit=_BATCH,
         )
-        return [row["seq"] for row in rows.fetchall()]
+        return [self._by_seq(row["seq"]) for row in rows.fetchall()]
 
     def _save_clock(self, now: Moment) -> None:
         saved = RunningClock(now.instant.boot_id, now.instant.boottime_s, self._running.base_s).to_json()
         key = self._keys.rows[max(self._keys.rows)]
         self._database.execute(QUERIES["set_meta"], name="clock", value=saved, mac=mac(key, "meta", "clock", saved))
 
+    def _destroy_key(self, user_hmac: bytes) -> int:
+        with self._change() as now:
+            audit_seq = self._chain.append(Entry("user_destroyed", user_hmac=user_hmac), now)
+            self._query("begin_erasure", user_hmac=user_hmac, audit_seq=audit_seq)
+            self._query("delete_user", user_hmac=user_hmac)
+            return audit_seq
+
     def _erase_rows(self, user_hmac: bytes) -> tuple[int, int]:
         """Strip the rows of a user whose key is gone; returns (pictures, records)."""
         captures = records = 0
-        while True:
-            with self._change() as now:
-                rows = self._query("to_erase", user_hmac=user_hmac, limit=_BATCH).fetchall()
-                for row in rows:
-                    # a row that was tampered with is erased all the same, and the log says so
-                    genuine = self._mac_fits("verifications", row)
-                    self._apply("erase", row, now, None if genuine else {"tampered": True})
-                captures += sum(row["image_bytes"] > 0 for row in rows)
-                records += len(rows)
-                if len(rows) < _BATCH:
-                    detail = {"captures": captures, "records": records}
-                    self._chain.append(Entry("user_destruction_finished", user_hmac=user_hmac, detail=detail), now)
-                    self._query("end_erasure", user_hmac=user_hmac)
-                    return captures, records
+        while rows := self._reserve.insist(lambda: self._erase_batch(user_hmac)):
+            captures += sum(row["image_bytes"] > 0 for row in rows)
+            records += len(rows)
+        self._reserve.insist(lambda: self._finish_erasure(user_hmac, {"captures": captures, "records": records}))
+        return captures, records
+
+    def _erase_batch(self, user_hmac: bytes) -> list[Row]:
+        """Strip some rows of the user; returns them as they were."""
+        with self._change() as now:
+            rows = _batch(self._query("to_erase", user_hmac=user_hmac, limit=_BATCH).fetchall())
+            for row in rows:
+                # a row that was tampered with is erased all the same, and the log says so
+                genuine = self._mac_fits("verifications", row)
+                self._apply("erase", row, now, None if genuine else {"tampered": True})
+            return rows
+
+    def _finish_erasure(self, user_hmac: bytes, counts: dict[str, int]) -> None:
+        with self._change() as now:
+            self._chain.append(Entry("user_destruction_finished", user_hmac=user_hmac, detail=counts), now)
+            self._query("end_erasure", user_hmac=user_hmac)
 
     def _resume_erasures(self) -> int:
         with self._database.reading():
@@ -156,6 +198,41 @@ class Retention(Forwarding):
             self._erase_rows(user_hmac)
         return len(unfinished)
 
+    def _give_space_back(self) -> None:
+        """Shorten the files after a backlog has drained, then bring the reserve back to its size."""
+        # moving a page to the front costs one in the write-ahead log and then one in the database
+        pages = max(1, min(_SHRINK_PAGES, self._reserve.free_bytes() // (2 * _PAGE_BYTES)))
+        try:
+            shorter = self._database.shrink(pages)
+        except StorageError as exc:
+            _only_full(exc)
+            shorter = False
+        if shorter or self.erasure_pending or self._database.log_bytes() > _LOG_KEPT_BYTES:
+            self._wipe()
+        self._reserve.adapt(self.limits.reserve_bytes)
+
     def _wipe(self) -> None:
-        """Empty the write-ahead log: deleted pages live on in it until then."""
-        self.erasure_pending = not self._database.truncate_log()
+        """Empty the write-ahead log: deleted pages live on in it until then. A full disk leaves it pending."""
+        self.erasure_pending = True
+        try:
+            self.erasure_pending = not self._reserve.insist(self._database.truncate_log)
+        except StorageError as exc:
+            _only_full(exc)
+
+
+def _batch(rows: list[Row]) -> list[Row]:
+    """The first of the rows, as many as one transaction may take; at least one of them."""
+    taken: list[Row] = []
+    picture_bytes = 0
+    for row in rows:
+        picture_bytes += row["image_bytes"]
+        if taken and picture_bytes > _BATCH_BYTES:
+            break
+        taken.append(row)
+    return taken
+
+
+def _only_full(exc: StorageError) -> None:
+    """On a full disk housekeeping can wait; any other error of the storage is raised again."""
+    if exc.code != "storage_full":
+        raise exc

@@ -29,12 +29,12 @@ class Sessions(Lockouts):
         Raises InputError ``idempotency_mismatch`` or ``idempotency_expired``, and StorageError ``storage_full``
         (the key is then not consumed).
         """
-        with self._change() as now:
+        with self._change(new=True) as now:
             key_hmac = self._keys.idempotency_hmac(new.caller, new.idempotency_key)
             known = self._query("idempotency", key_hmac=key_hmac).fetchone()
             if known is not None:
                 return self._replay(known, new, now), True
-            self._check_space(0)
+            self._reserve.check_new(0, self.limits.reserve_bytes)
             record = self._insert(new, now)
             self._remember_key(key_hmac, new, record, now)
             self._changed.append(record)
@@ -65,11 +65,11 @@ class Sessions(Lockouts):
         Raises StateConflict when the session ended first (a cancel), StorageError ``storage_full``.
         """
         digest = hashlib.sha256(jpeg).hexdigest()
-        with self._change() as now:
+        with self._change(new=True) as now:
             row = self._find(verification_id)
             if row["state"] != State.SEARCHING:
                 self._must(None, row, now, "store a capture for")
-            self._check_space(len(jpeg))
+            self._reserve.check_new(len(jpeg), self.limits.reserve_bytes)
             self._make_room(len(jpeg), now)
             detail = {"quality_score": quality_score, "liveness_score": liveness_score, **(facts or {})}
             detail |= {"image_sha256": digest, "image_bytes": len(jpeg)}

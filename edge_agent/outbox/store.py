@@ -26,6 +26,7 @@ from edge_agent.outbox.database import Database, StateLock, free_bytes, prepare_
 from edge_agent.outbox.proof import Proof
 from edge_agent.outbox.records import Limits, QueueStats, VerificationRecord
 from edge_agent.outbox.rows import Row
+from edge_agent.outbox.space import Reserve, Space
 from edge_agent.outbox.vault import check_machine, initialise, machine_identity, unlock
 from edge_agent.types import State
 
@@ -65,7 +66,8 @@ class Store(Proof):
         with ExitStack() as stack:
             prepare_directory(state_dir)
             stack.callback(StateLock(state_dir).release)
-            database = Database(state_dir)
+            reserve = Reserve(state_dir, free_bytes)
+            database = reserve.insist(lambda: Database(state_dir))
             stack.callback(database.close)
             now_iso = to_iso(clock.wall())
             database.create_schema(lambda: initialise(database, QUERIES, device_key, now_iso))
@@ -82,9 +84,10 @@ class Store(Proof):
                 instance_id=instance_id,
                 limits=limits or Limits(),
                 listener=listener,
-                free_bytes=free_bytes,
+                reserve=reserve,
             )
-            store._opened(moved=moved)
+            reserve.insist(lambda: store._opened(moved=moved))
+            reserve.adapt(store.limits.reserve_bytes)
             store._closing = stack.pop_all()
             return store
 
@@ -162,6 +165,11 @@ class Store(Proof):
                 payload_bytes=totals["bytes"],
                 oldest_age_s=self._age_s(oldest, self._now()) if oldest else None,
             )
+
+    def space(self) -> Space:
+        """What is free on the disk and how much of the reserve is in place."""
+        wanted = self.limits.reserve_bytes
+        return Space(self._reserve.free_bytes(), self._reserve.held_bytes, wanted, self._reserve.problem)
 
 
 def _resume_clock(database: Database, keys: StoreKeys, last: Row | None, now: BootInstant) -> RunningClock:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -61,8 +61,10 @@ def plenty(_: Path) -> int:
     return 1 << 40
 
 
-def open_store(folder: Path, clock: FakeClock, **options: Any) -> Store:
+def open_store(folder: Path, clock: FakeClock, *, reserve_bytes: int = 0, **options: Any) -> Store:
+    """``reserve_bytes`` is what counts, not that of ``limits``: hundreds of tests need no 32 MB file each."""
     options = {"machine": "this machine", "free_bytes": plenty, "limits": Limits(), **options}
+    options["limits"] = replace(options["limits"], reserve_bytes=reserve_bytes)
     return Store.open(folder, options.pop("key", KEY), clock=clock, **options)
 
 
