@@ -22,7 +22,7 @@ from edge_agent.errors import StorageError
 
 DATABASE_FILE = "outbox.db"
 LOCK_FILE = "lock"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 APPLICATION_ID = 0x45444731  # "EDG1", shown by file(1)
 BUSY_TIMEOUT_S = 5.0
 _MIN_SQLITE = (3, 37, 0)
@@ -169,24 +169,40 @@ class Database:
     def create_schema(self, initialise: Callable[[], None]) -> bool:
         """Create the tables of a new file and run ``initialise`` in one transaction; False when they are there.
 
-        Raises StorageError ``schema_unknown`` for a file of a newer version, or one that is not ours.
+        Those of an older version are left for migrations.py. Raises StorageError ``schema_unknown`` for a file of a
+        newer version, or one that is not ours.
         """
         with self.transaction():
-            version = self.execute("PRAGMA user_version").fetchone()[0]
-            if version == SCHEMA_VERSION:
+            version = self.version()
+            if 1 <= version <= SCHEMA_VERSION:
                 return False
             if version or self.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]:
                 raise StorageError(
                     f"cannot use {self.path}: its schema version is {version}, this program knows {SCHEMA_VERSION}",
                     code="schema_unknown",
-                    hint="install the version of edge-agent that wrote it, or a newer one",
+                    hint="install the version of edge-agent that wrote it, or a newer one: there is no way back",
                 )
-            for statement in _statements(read_sql("schema.sql")):
-                self.execute(statement)
+            self.execute_script(read_sql("schema.sql"))
             self.execute(f"PRAGMA application_id = {APPLICATION_ID}")
-            self.execute(f"PRAGMA user_version = {SCHEMA_VERSION}")
+            self.set_version(SCHEMA_VERSION)
             initialise()
             return True
+
+    def version(self) -> int:
+        """The version of the schema in the file; 0 while it has none."""
+        return int(self.execute("PRAGMA user_version").fetchone()[0])
+
+    def set_version(self, version: int) -> None:
+        """Part of the transaction in progress."""
+        self.execute(f"PRAGMA user_version = {version}")
+
+    def execute_script(self, script: str) -> None:
+        """Run several statements inside the transaction in progress (``executescript`` would end it)."""
+        for statement in _statements(script):
+            self.execute(statement)
+
+    def size_bytes(self) -> int:
+        return self.path.stat().st_size
 
     def truncate_log(self) -> bool:
         """Move the write-ahead log into the database and empty it; False when a reader was in the way."""

@@ -20,7 +20,7 @@ SELECT * FROM verifications WHERE caller = :caller AND state = :state AND seq < 
 ORDER BY seq DESC LIMIT :limit
 
 -- name: count_states
-SELECT state, count(*) AS number FROM verifications GROUP BY state
+SELECT state, number FROM state_counts
 
 -- name: oldest_with_picture
 SELECT * FROM verifications WHERE image_bytes > 0 ORDER BY seq LIMIT 1
@@ -87,7 +87,7 @@ UNION SELECT seq FROM verifications INDEXED BY one_lease_per_user WHERE lease_to
 ORDER BY seq
 
 -- name: queue
-SELECT count(*) AS depth FROM verifications
+SELECT coalesce(sum(number), 0) AS depth FROM state_counts
 WHERE state IN ('captured', 'matching', 'pending', 'provisionally_verified')
 
 -- name: leased
@@ -223,3 +223,17 @@ SELECT verification_id, to_state FROM audit WHERE seq = :seq
 
 -- name: later_audit
 SELECT 1 FROM audit WHERE verification_id = :id AND seq > :seq LIMIT 1
+
+-- Derived tables, rebuilt at every start.
+
+-- name: drop_state_counts
+DELETE FROM state_counts
+
+-- name: count_states_anew
+INSERT INTO state_counts (state, number) SELECT state, count(*) FROM verifications GROUP BY state
+
+-- A row has a picture exactly while its image_bytes are not 0; the pictures themselves are not read for this.
+-- name: total_anew
+UPDATE payload_totals SET (items, bytes) = (
+    SELECT count(*), coalesce(sum(image_bytes), 0) FROM verifications WHERE image_bytes > 0)
+WHERE one = 1

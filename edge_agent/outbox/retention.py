@@ -49,6 +49,7 @@ class Retention(Forwarding):
             resumed = [r for row in rows if (r := self._apply("pend", self._by_seq(row["seq"]), now))]
             self._extend_quarantines(now)
             self._rebuild_lanes()
+            self._recount()
             recovery = Recovery(
                 interrupted=tuple(record.id for record in interrupted),
                 resumed=tuple(record.id for record in resumed),
@@ -141,6 +142,11 @@ class Retention(Forwarding):
         self._query("drop_lanes")
         for lane in self._query("lanes_to_build").fetchall():
             self._query("set_lane", user_hmac=lane["user_hmac"], environment=lane["environment"])
+
+    def _recount(self) -> None:
+        self._query("drop_state_counts")
+        self._query("count_states_anew")
+        self._query("total_anew")
 
     def _too_old(self, now: Moment, after: int) -> list[Row]:
         max_age_s = self.limits.max_age_s

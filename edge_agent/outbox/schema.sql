@@ -1,9 +1,10 @@
--- The outbox, schema version 1.
+-- The outbox, schema version 2. A change of this file needs a new version and a step in migrations.py.
 --
 -- Rules that hold for every table:
 --   * what changes is small: pictures live in `payloads`, which is only inserted into and deleted from;
 --   * every row that the program believes is authenticated: AEAD for blobs, `mac` (HMAC-SHA-256 over table name and
---     all other columns) for the rest. `lanes` and `payload_totals` are derived and rebuilt at every start;
+--     all other columns) for the rest. `lanes`, `payload_totals` and `state_counts` are derived and
+--     rebuilt at every start;
 --   * `*_running_s` is the running clock: seconds of device uptime summed over boots. It never goes back;
 --   * times of the wall clock are ISO 8601 UTC text with microseconds, for people and for `synchronised` pairs only;
 --   * raw user ids, references, amounts, consent and server messages are sealed under the user's key.
@@ -224,3 +225,19 @@ CREATE TABLE audit_anchors (
     key_generation INTEGER NOT NULL,
     mac            BLOB NOT NULL
 ) STRICT;
+
+-- Derived: how many verifications are in each state, without walking them for every look at the status.
+CREATE TABLE state_counts (
+    state  TEXT PRIMARY KEY,
+    number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER verification_counted AFTER INSERT ON verifications BEGIN
+    INSERT INTO state_counts VALUES (new.state, 1) ON CONFLICT (state) DO UPDATE SET number = number + 1;
+END;
+CREATE TRIGGER verification_recounted AFTER UPDATE OF state ON verifications WHEN new.state <> old.state BEGIN
+    UPDATE state_counts SET number = number - 1 WHERE state = old.state;
+    INSERT INTO state_counts VALUES (new.state, 1) ON CONFLICT (state) DO UPDATE SET number = number + 1;
+END;
+CREATE TRIGGER verification_uncounted AFTER DELETE ON verifications BEGIN
+    UPDATE state_counts SET number = number - 1 WHERE state = old.state;
+END;

@@ -4,8 +4,8 @@ One ``Store`` per state directory (flock), used from the one thread that opened 
 transaction that holds its audit records too; when a method returns, its effect is on the disk. See
 docs/durability.md for what is promised, and schema.sql and transitions.sql for how.
 
-Errors: StorageError (``state_locked``, ``key_mismatch``, ``state_moved``, ``storage_full``, ``storage_corrupt``,
-``tampered``, ``storage_failed``), InputError (``not_found``, ``idempotency_*``), StateConflict, LeaseLost.
+Errors: StorageError (``state_locked``, ``key_mismatch``, ``state_moved``, ``migration_failed``, ``storage_full``,
+``storage_corrupt``, ``tampered``, ``storage_failed``), InputError (``not_found``, ``idempotency_*``), StateConflict, LeaseLost.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from edge_agent.outbox.clock import BootInstant, Clock, instant
 from edge_agent.outbox.core import QUERIES, Listener
 from edge_agent.outbox.crypto import StoreKeys, mac, parse_key, same, tampered
 from edge_agent.outbox.database import Database, StateLock, free_bytes, prepare_directory
+from edge_agent.outbox.migrations import migrate
 from edge_agent.outbox.proof import Proof
 from edge_agent.outbox.records import Limits, QueueStats, VerificationRecord
 from edge_agent.outbox.rows import Row
@@ -58,7 +59,8 @@ class Store(Proof):
         after its commit; it must not raise and must not call the store. machine: the machine's identity (default:
         this machine's). adopt: accept a state directory made on another machine.
 
-        Raises StorageError ``state_locked``, ``key_mismatch``, ``state_moved``; the files are then unchanged.
+        Raises StorageError ``state_locked``, ``key_mismatch``, ``state_moved``, ``schema_unknown``,
+        ``migration_failed``; what is stored is then unchanged.
         """
         device_key = parse_key(key)
         instance_id = instance_id or uuid.uuid4().hex
@@ -76,6 +78,7 @@ class Store(Proof):
                 moved = check_machine(database, QUERIES, keys, machine, adopt=adopt)
                 chain = AuditChain(database, QUERIES, keys.audits, instance_id)
                 running = _resume_clock(database, keys, chain.last(), instant(clock))
+            migrate(database, chain, running.moment(clock), reserve)
             store = cls(
                 database,
                 keys,

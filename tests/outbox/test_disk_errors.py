@@ -47,6 +47,7 @@ def run_with(injected: str, state_dir: Path) -> list[list[str]]:
         pytest.skip("no strace here")
     if subprocess.run(["strace", "-qq", "-o", "/dev/null", "true"], capture_output=True, check=False).returncode:
         pytest.skip("strace may not trace here")
+    open_store(state_dir, FakeClock()).close()  # so that the counted calls are those of transactions
     calls = injected.split(":", 1)[0]
     strace = ["strace", "-f", "-qq", "-o", "/dev/null", "-P", str(state_dir / "outbox.db-wal"), "-e", f"trace={calls}"]
     command = [*strace, "-e", f"inject={injected}", sys.executable, "-c", WRITER, str(state_dir)]
@@ -67,7 +68,7 @@ def acknowledged_is_there(state_dir: Path, lines: list[list[str]]) -> None:
         assert pending(store, "after").state is State.PENDING
 
 
-@pytest.mark.parametrize("injected", ["fdatasync,fsync:error=EIO:when=20", "pwrite64:error=EIO:when=150"])
+@pytest.mark.parametrize("injected", ["fdatasync,fsync:error=EIO:when=20", "pwrite64:error=EIO:when=400"])
 def test_after_an_input_output_error_nothing_is_acknowledged_until_it_is_opened_again(
     tmp_path: Path, injected: str
 ) -> None:
@@ -80,13 +81,13 @@ def test_after_an_input_output_error_nothing_is_acknowledged_until_it_is_opened_
 
 
 def test_where_the_disk_was_full_once_the_transaction_is_undone_and_the_store_goes_on(tmp_path: Path) -> None:
-    lines = run_with("pwrite64:error=ENOSPC:when=150", tmp_path / "state")
+    lines = run_with("pwrite64:error=ENOSPC:when=400", tmp_path / "state")
     assert [line for line in lines if line[0] != "captured"] == [["storage_full", "at"], ["closed"]]
     assert len(lines) == 61
     acknowledged_is_there(tmp_path / "state", lines)
 
 
 def test_a_disk_that_stays_full_is_named_every_time_and_the_old_stays_readable(tmp_path: Path) -> None:
-    lines = run_with("pwrite64:error=ENOSPC:when=150+", tmp_path / "state")
+    lines = run_with("pwrite64:error=ENOSPC:when=400+", tmp_path / "state")
     assert [line for line in lines if line[0] != "captured"] == [["storage_full", "at"]] * 3 + [["closed"]]
     acknowledged_is_there(tmp_path / "state", lines)

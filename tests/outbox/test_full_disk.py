@@ -14,9 +14,11 @@ from edge_agent.errors import StorageError
 from edge_agent.outbox import Store
 from edge_agent.outbox.database import free_bytes
 from edge_agent.outbox.records import Limits, VerificationRecord
+from edge_agent.outbox.space import Reserve
 from edge_agent.types import State
 from tests.outbox.disks import fill, small_disk
 from tests.outbox.fakes import ENVIRONMENT, FakeClock, capture, finish, lease, open_store, pending, picture, search
+from tests.outbox.v1 import make_v1
 
 ROOT = Path(__file__).resolve().parents[2]
 RESERVE_BYTES = 16 << 20
@@ -99,7 +101,7 @@ def test_a_disk_filled_to_the_last_byte_drains_and_serves_again_when_there_is_sp
 
 
 def test_captures_also_expire_on_a_full_disk(disk: Path, clock: FakeClock) -> None:
-    with open_on(disk, clock) as store:
+    with open_on(disk, clock, reserve_bytes=4 << 20) as store:
         store.recover()
         old = backlog(store)
         fill(disk)
@@ -195,6 +197,16 @@ def test_without_a_reserve_a_full_disk_stops_the_store_but_damages_nothing(disk:
         clock.advance(601)
         drain(store)
         assert {store.get(r.id).state for r in old} == {State.VERIFIED}
+        intact(store)
+
+
+def test_an_older_schema_is_migrated_on_the_full_disk(disk: Path, clock: FakeClock) -> None:
+    ids = make_v1(disk / "state", 40, picture_bytes=SIZE)
+    Reserve(disk / "state", free_bytes).adapt(8 << 20)
+    fill(disk)
+    with open_on(disk, clock, reserve_bytes=8 << 20) as store:
+        store.recover()
+        assert drain(store) == len(ids)
         intact(store)
 
 

@@ -1,0 +1,16 @@
+-- Version 1 to 2: how many verifications are in each state is counted as they change. Nothing that was there is touched.
+CREATE TABLE state_counts (
+    state  TEXT PRIMARY KEY,
+    number INTEGER NOT NULL
+) STRICT, WITHOUT ROWID;
+CREATE TRIGGER verification_counted AFTER INSERT ON verifications BEGIN
+    INSERT INTO state_counts VALUES (new.state, 1) ON CONFLICT (state) DO UPDATE SET number = number + 1;
+END;
+CREATE TRIGGER verification_recounted AFTER UPDATE OF state ON verifications WHEN new.state <> old.state BEGIN
+    UPDATE state_counts SET number = number - 1 WHERE state = old.state;
+    INSERT INTO state_counts VALUES (new.state, 1) ON CONFLICT (state) DO UPDATE SET number = number + 1;
+END;
+CREATE TRIGGER verification_uncounted AFTER DELETE ON verifications BEGIN
+    UPDATE state_counts SET number = number - 1 WHERE state = old.state;
+END;
+INSERT INTO state_counts (state, number) SELECT state, count(*) FROM verifications GROUP BY state;
