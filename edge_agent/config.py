@@ -304,7 +304,9 @@ class OutboxSection(Section):
     max_items: int = Field(5000, ge=1, le=10_000_000)
     max_bytes: int = Field(1 << 30, ge=1 << 20, description="bytes of queued captures")
     max_age_s: float = Field(259_200.0, gt=0, description="s of running time")
-    reserve_bytes: int = Field(32 << 20, ge=0, description="bytes kept free so that the queue can always drain")
+    reserve_bytes: int = Field(
+        32 << 20, ge=0, description="bytes set aside on the disk so that the queue always drains; 8 MB at least"
+    )
 
 
 class OfflineSection(Section):

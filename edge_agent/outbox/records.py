@@ -30,7 +30,7 @@ class Limits:
     """Bytes of stored pictures."""
     max_age_s: float = 259_200.0
     reserve_bytes: int = 32 << 20
-    """Bytes of the file system that a new capture must leave free, so that the queue can always drain."""
+    """Bytes set aside on the disk (see space.py), so that the queue can always drain; 4 MB are the least that does."""
     upload_quarantine_s: float = 60.0
     """After a PUT of unknown outcome no other capture of that user is forwarded for this long."""
     max_failures: int = 5

@@ -230,6 +230,14 @@ class Outbox(RuleBasedStateMachine):
         assert len(leased) == len(set(leased))
 
     @invariant()
+    def the_counts_are_those_of_the_rows(self) -> None:
+        if hasattr(self, "store"):
+            states = [record.state for record in self.store.list(limit=10_000)]
+            assert self.store.counts() == {state: states.count(state) for state in State}
+            queued = {State.CAPTURED, State.MATCHING, State.PENDING, State.PROVISIONALLY_VERIFIED}
+            assert self.store.queue().depth == sum(state in queued for state in states)
+
+    @invariant()
     def every_row_and_picture_authenticates(self) -> None:
         if hasattr(self, "store"):
             report = self.store.verify()

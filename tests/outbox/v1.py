@@ -24,7 +24,7 @@ def left_by_v1(state_dir: Path) -> Path:
 
 
 def make_v1(state_dir: Path, rows: int, *, picture_bytes: int = 1000) -> list[str]:
-    """``rows`` pending captures in a file of version 1; returns their ids. One or two milliseconds each."""
+    """``rows`` pending captures in a file of version 1; returns their ids. A few milliseconds each."""
     ids = []
     source = state_dir.with_name(f"{state_dir.name}.source")
     with open_store(source, FakeClock(), limits=Limits(max_items=rows, max_bytes=1 << 50)) as store:
