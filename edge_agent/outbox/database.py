@@ -23,6 +23,7 @@ from edge_agent.errors import StorageError
 DATABASE_FILE = "outbox.db"
 LOCK_FILE = "lock"
 SCHEMA_VERSION = 2
+KEY_FILE = "keys"
 APPLICATION_ID = 0x45444731  # "EDG1", shown by file(1)
 BUSY_TIMEOUT_S = 5.0
 _MIN_SQLITE = (3, 37, 0)
@@ -84,9 +85,13 @@ def prepare_directory(state_dir: Path) -> None:
 
 
 def database_exists(state_dir: Path) -> bool:
-    """Whether there is a queue: if so, a missing key must never be answered with a new one."""
+    """Whether there is a queue, or was one: if so, a missing key must never be answered with a new one."""
+    return any(_holds_bytes(state_dir / name) for name in (DATABASE_FILE, KEY_FILE))
+
+
+def _holds_bytes(path: Path) -> bool:
     try:
-        return (state_dir / DATABASE_FILE).stat().st_size > 0
+        return path.stat().st_size > 0
     except OSError:
         return False
 

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from edge_agent.errors import StorageError
+from edge_agent.outbox import keyfile
 from edge_agent.outbox.ages import RunningClock, to_iso
 from edge_agent.outbox.audit import AuditChain, Entry
 from edge_agent.outbox.clock import BootInstant, Clock, instant
@@ -79,6 +80,7 @@ class Store(Proof):
                 chain = AuditChain(database, QUERIES, keys.audits, instance_id)
                 running = _resume_clock(database, keys, chain.last(), instant(clock))
             migrate(database, chain, running.moment(clock), reserve)
+            _save_keys(state_dir, database)
             store = cls(
                 database,
                 keys,
@@ -173,6 +175,15 @@ class Store(Proof):
         """What is free on the disk and how much of the reserve is in place."""
         wanted = self.limits.reserve_bytes
         return Space(self._reserve.free_bytes(), self._reserve.held_bytes, wanted, self._reserve.problem)
+
+
+def _save_keys(state_dir: Path, database: Database) -> None:
+    try:
+        keyfile.save(state_dir, database)
+    except StorageError as exc:
+        if exc.code != "storage_full":
+            raise
+        # a full disk must not keep the queue from draining; the next start tries again
 
 
 def _resume_clock(database: Database, keys: StoreKeys, last: Row | None, now: BootInstant) -> RunningClock:
