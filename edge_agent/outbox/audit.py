@@ -1,6 +1,8 @@
 """The audit chain: every record's mac covers its columns and the mac before it.
 
-A changed, missing or reordered record breaks the chain where it is. That the *end* was cut off can be told only
+A changed, missing or reordered record breaks the chain where it is. Where pruning or a salvage left records out, an
+anchor says so: it holds the mac of the last record that is gone, signed with the audit key. A salvage's anchor also
+signs the record *before* the gap, so that nothing more can be taken out around it. That the *end* was cut off can be told only
 against a head that was kept elsewhere (journal, metrics), and whoever has the device key can forge all of it.
 """
 
@@ -15,7 +17,7 @@ from typing import Any
 from edge_agent.outbox.ages import Moment
 from edge_agent.outbox.crypto import Value, mac, same
 from edge_agent.outbox.database import Database
-from edge_agent.outbox.records import AuditHead, AuditReport
+from edge_agent.outbox.records import AuditGap, AuditHead, AuditReport
 
 _COLUMNS = (
     "seq",
@@ -33,6 +35,13 @@ _COLUMNS = (
     "detail",
     "key_generation",
 )
+
+
+SALVAGE = "salvage"
+"""The reason of an anchor that bridges a gap; any other anchor is where the chain begins."""
+
+Position = tuple[int, bytes]
+"""Sequence number and mac of a record: where one is in the chain."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +85,7 @@ class AuditChain:
             "detail": json.dumps(dict(entry.detail or {}), sort_keys=True, default=str),
             "key_generation": generation,
         }
-        values["mac"] = _chain_mac(self._keys[generation], previous, values)
+        values["mac"] = chain_mac(self._keys[generation], previous, values)
         self._database.execute(self._sql["append_audit"], **values)
         return seq + 1
 
@@ -89,42 +98,99 @@ class AuditChain:
         return row
 
     def verify(self, expect_head: AuditHead | None = None) -> AuditReport:
-        """Walk the chain from its anchor to its end."""
-        seq, previous = self._anchor()
-        start, expected = seq, expect_head
+        """Walk the chain from its beginning to its end, over the gaps that have a believable anchor."""
+        start = seq, previous = self._start()
+        walk = _Walk(expect_head)
         for row in self._database.execute(self._sql["audit_from"], after=seq):
-            if row["seq"] != seq + 1:
-                return self._bad(start, seq, f"record {seq + 1} is missing, {row['seq']} follows {seq}")
+            while row["seq"] != seq + 1:
+                anchor = self._bridge((seq, previous))
+                if anchor is None or anchor["seq"] >= row["seq"]:
+                    return walk.bad(seq, f"record {seq + 1} is missing, {row['seq']} follows {seq}", self.head())
+                if problem := walk.cross(seq, anchor):
+                    return walk.bad(seq, problem, self.head())
+                seq, previous = anchor["seq"], anchor["chain_mac"]
             key = self._keys.get(row["key_generation"])
-            if key is None or not same(row["mac"], _chain_mac(key, previous, row)):
-                return self._bad(start, seq, f"record {row['seq']} was changed, or one before it was replaced")
+            if key is None or not same(row["mac"], chain_mac(key, previous, row)):
+                return walk.bad(seq, f"record {row['seq']} was changed, or one before it was replaced", self.head())
             seq, previous = row["seq"], row["mac"]
-            if expected and seq == expected.seq and previous.hex() != expected.mac:
-                return self._bad(start, seq - 1, f"record {seq} is not the one that was noted as head")
-        head = AuditHead(seq, previous.hex()) if seq > start else None
-        if expected and seq < expected.seq:
-            why = f"records {seq + 1} to {expected.seq} are cut off"
-            return AuditReport(False, seq - start, head, seq + 1, why)
-        return AuditReport(True, seq - start, head)
+            if walk.is_another(seq, previous):
+                return walk.bad(seq - 1, f"record {seq} is not the one that was noted as head", self.head())
+            walk.records += 1
+        head = AuditHead(seq, previous.hex()) if seq > start[0] else None
+        if expect_head and seq < expect_head.seq:
+            return walk.bad(seq, f"records {seq + 1} to {expect_head.seq} are cut off", head)
+        return AuditReport(True, walk.records, head, gaps=tuple(walk.gaps))
 
-    def _bad(self, start: int, last_good: int, why: str) -> AuditReport:
-        return AuditReport(False, last_good - start, self.head(), last_good + 1, why)
-
-    def _end(self) -> tuple[int, bytes]:
+    def _end(self) -> Position:
         row = self.last()
-        return (row["seq"], row["mac"]) if row else self._anchor()
+        end = (row["seq"], row["mac"]) if row else self._start()
+        anchor = self._bridge(end)
+        return (anchor["seq"], anchor["chain_mac"]) if anchor else end
 
-    def _anchor(self) -> tuple[int, bytes]:
+    def _start(self) -> Position:
         """Where the chain begins: (0, fixed) or after the last record that was pruned on purpose."""
         row = self._database.execute(self._sql["audit_anchor"]).fetchone()
         if row is None:
-            return 0, mac(self._keys[min(self._keys)], "begin")
-        key = self._keys.get(row["key_generation"], b"")
-        signed = mac(key, "anchor", row["seq"], row["chain_mac"], row["reason"], row["at"])
+            return beginning(self._keys)
         # an anchor that is not ours leads nowhere: the first record then does not fit
-        return row["seq"], row["chain_mac"] if same(row["mac"], signed) else b""
+        return row["seq"], row["chain_mac"] if anchor_fits(self._keys, row) else b""
+
+    def _bridge(self, position: Position) -> sqlite3.Row | None:
+        """The anchor that a salvage left for the gap after this position."""
+        row: sqlite3.Row | None = self._database.execute(self._sql["next_anchor"], after=position[0]).fetchone()
+        return row if row is not None and anchor_fits(self._keys, row, position) else None
 
 
-def _chain_mac(key: bytes, previous: bytes, values: Mapping[str, Any] | sqlite3.Row) -> bytes:
+class _Walk:
+    """What a walk over the chain has seen."""
+
+    def __init__(self, expected: AuditHead | None) -> None:
+        self.records = 0
+        self.gaps: list[AuditGap] = []
+        self._expected = expected
+
+    def bad(self, last_good: int, why: str, head: AuditHead | None) -> AuditReport:
+        return AuditReport(False, self.records, head, last_good + 1, why, tuple(self.gaps))
+
+    def is_another(self, seq: int, found: bytes) -> bool:
+        """Whether this is the place of the record noted as head, and another record is there."""
+        return self._expected is not None and seq == self._expected.seq and found.hex() != self._expected.mac
+
+    def cross(self, seq: int, anchor: sqlite3.Row) -> str | None:
+        """Note the gap after ``seq``; a problem when the record noted as head was in it."""
+        gap = AuditGap(seq + 1, anchor["seq"], anchor["at"])
+        self.gaps.append(gap)
+        if self._expected is None or not gap.first <= self._expected.seq <= gap.last:
+            return None
+        if self._expected == AuditHead(gap.last, anchor["chain_mac"].hex()):
+            return None  # what came before is lost, but nothing else than what was noted ended there
+        return f"records {gap.first} to {gap.last} were lost before the salvage of {gap.at}: the noted head is cut off"
+
+
+def beginning(keys: Mapping[int, bytes]) -> Position:
+    """The position before the very first record."""
+    return 0, mac(keys[min(keys)], "begin")
+
+
+def anchor_fits(keys: Mapping[int, bytes], anchor: Mapping[str, Any] | sqlite3.Row, after: Position = (0, b"")) -> bool:
+    """Whether an anchor is genuine and, if it bridges a gap, belongs after this position."""
+    key = keys.get(anchor["key_generation"])
+    return key is not None and same(anchor["mac"], _anchor_mac(key, anchor, after))
+
+
+def salvage_anchor(keys: Mapping[int, bytes], after: Position, to: Position, at: str) -> dict[str, Any]:
+    """The row for ``audit_anchors`` that lets the chain go on at ``to`` although records after ``after`` are lost."""
+    generation = max(keys)
+    row: dict[str, Any] = {"seq": to[0], "chain_mac": to[1], "reason": SALVAGE, "at": at, "key_generation": generation}
+    return {**row, "mac": _anchor_mac(keys[generation], row, after)}
+
+
+def _anchor_mac(key: bytes, anchor: Mapping[str, Any] | sqlite3.Row, after: Position) -> bytes:
+    values = [anchor[name] for name in ("seq", "chain_mac", "reason", "at")]
+    return mac(key, "anchor", *values, *(after if anchor["reason"] == SALVAGE else ()))
+
+
+def chain_mac(key: bytes, previous: bytes, values: Mapping[str, Any] | sqlite3.Row) -> bytes:
+    """The mac of a record that follows the one with the mac ``previous``."""
     columns: list[Value] = [values[name] for name in _COLUMNS]
     return mac(key, "audit", previous, *columns)

@@ -194,7 +194,7 @@ SELECT * FROM audit ORDER BY seq DESC LIMIT 1
 SELECT * FROM audit WHERE seq > :after ORDER BY seq
 
 -- name: audit_anchor
-SELECT * FROM audit_anchors ORDER BY seq DESC LIMIT 1
+SELECT * FROM audit_anchors WHERE reason <> 'salvage' ORDER BY seq DESC LIMIT 1
 
 -- name: append_audit
 INSERT INTO audit (seq, at, synchronised, boot_id, boottime_s, running_s, instance_id, event, verification_id,
@@ -237,3 +237,36 @@ INSERT INTO state_counts (state, number) SELECT state, count(*) FROM verificatio
 UPDATE payload_totals SET (items, bytes) = (
     SELECT count(*), coalesce(sum(image_bytes), 0) FROM verifications WHERE image_bytes > 0)
 WHERE one = 1
+
+-- Salvage of a damaged outbox.
+
+-- name: next_anchor
+SELECT * FROM audit_anchors WHERE seq > :after AND reason = 'salvage' ORDER BY seq LIMIT 1
+
+-- name: last_audit_of
+SELECT seq, event, to_state FROM audit WHERE verification_id = :id ORDER BY seq DESC LIMIT 1
+
+-- name: destroyed_after
+SELECT 1 FROM audit WHERE user_hmac = :user_hmac AND event = 'user_destroyed' AND seq > :seq LIMIT 1
+
+-- What the audit log tells of and no row is there for.
+-- name: audited_without_row
+SELECT a.verification_id, a.user_hmac, a.event, a.to_state FROM audit AS a
+WHERE a.verification_id IS NOT NULL
+    AND a.seq = (SELECT max(b.seq) FROM audit AS b WHERE b.verification_id = a.verification_id)
+    AND NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.id = a.verification_id)
+ORDER BY a.seq
+
+-- name: promised_without_row
+SELECT DISTINCT verification_id FROM idempotency AS i
+WHERE NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.id = i.verification_id)
+    AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.verification_id = i.verification_id)
+
+-- name: unlock_leases
+DROP INDEX one_lease_per_user
+
+-- name: asides
+SELECT name, value, mac FROM meta WHERE name >= 'aside:' AND name < 'aside;'
+
+-- name: forget_meta
+DELETE FROM meta WHERE name = :name

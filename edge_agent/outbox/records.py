@@ -16,6 +16,7 @@ from edge_agent.types import FINAL_STATES, State
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from pathlib import Path
 
     from edge_agent.config import Config
     from edge_agent.outbox.clock import BootInstant
@@ -247,6 +248,20 @@ class AuditHead:
 
 
 @dataclass(frozen=True, slots=True)
+class AuditGap:
+    """Records that a salvage could not save; a signed anchor vouches for the two ends."""
+
+    first: int
+    last: int
+    at: str
+    """When the salvage was, ISO 8601."""
+
+    @property
+    def missing(self) -> int:
+        return self.last - self.first + 1
+
+
+@dataclass(frozen=True, slots=True)
 class AuditReport:
     """Result of ``verify_audit``."""
 
@@ -256,6 +271,36 @@ class AuditReport:
     first_bad: int | None = None
     """Sequence number of the first record that is changed, missing or out of order."""
     problem: str | None = None
+    gaps: tuple[AuditGap, ...] = ()
+    """Where records were lost to damage; they do not make the report bad."""
+
+
+@dataclass(frozen=True, slots=True)
+class TableCount:
+    """Rows of one table through a salvage."""
+
+    kept: int
+    lost: int
+    """Known to have been there: what was lost together with every trace of it is not counted."""
+
+
+@dataclass(frozen=True, slots=True)
+class SalvageReport:
+    """What ``salvage`` saved of a damaged outbox."""
+
+    aside: Path
+    """Where the damaged files are now."""
+    tables: Mapping[str, TableCount]
+    captures_kept: int
+    """Pictures saved byte for byte."""
+    captures_lost: tuple[str, ...]
+    """Ids of verifications whose picture, or whose row with a picture that may have waited, is gone."""
+    states_lost: tuple[str, ...] = ()
+    """Ids whose row is older than the audit log knows: they are ``failed``, their true end is in the log."""
+    audit_gaps: tuple[AuditGap, ...] = ()
+    """New gaps in the audit chain, each with an anchor."""
+    keys_from: str = "database"
+    """``database`` or ``side file``."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -134,3 +134,26 @@ SET state = CASE WHEN state IN ('searching', 'captured', 'matching', 'pending', 
     similarity = NULL, matched_field = NULL, http_status = NULL, positive = NULL, reasons = '', erased = 1,
     lease_token = NULL, lease_instance = NULL, lease_until_running_s = NULL, updated_at = :now
 WHERE seq = :seq AND erased = 0
+
+-- Salvage of a damaged outbox: what could not be saved is said in the row itself.
+
+-- The picture, or the user's key to it, is gone.
+-- name: lose_capture
+UPDATE verifications
+SET state = 'failed', parked = 0, error_code = 'capture_lost', error_detail = NULL, error_status = NULL,
+    image_bytes = 0, lease_token = NULL, lease_instance = NULL, lease_until_running_s = NULL, updated_at = :now
+WHERE seq = :seq AND (parked = 1
+    OR state IN ('searching', 'captured', 'matching', 'pending', 'provisionally_verified'))
+
+-- The row is older than its last audit record, which says that it ended: it never goes back into the queue by itself.
+-- name: lose_state
+UPDATE verifications
+SET state = 'failed', parked = :parked AND image_bytes > 0, error_code = 'state_lost', error_detail = NULL,
+    error_status = NULL, image_bytes = CASE WHEN :parked THEN image_bytes ELSE 0 END,
+    lease_token = NULL, lease_instance = NULL, lease_until_running_s = NULL, updated_at = :now
+WHERE seq = :seq
+
+-- What was sealed under a key that is gone can never be opened again.
+-- name: lose_private
+UPDATE verifications SET private = NULL, error_detail = NULL, updated_at = :now
+WHERE seq = :seq AND (private IS NOT NULL OR error_detail IS NOT NULL)
