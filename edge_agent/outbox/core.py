@@ -93,8 +93,8 @@ class Core:
     def _now(self) -> Moment:
         return self._running.moment(self._clock)
 
-    def _query(self, name: str, **values: Any) -> sqlite3.Cursor:
-        return self._database.execute(QUERIES[name], **values)
+    def _query(self, statement: str, /, **values: Any) -> sqlite3.Cursor:
+        return self._database.execute(QUERIES[statement], **values)
 
     # -- rows
 

@@ -292,7 +292,7 @@ def _create_private(path: Path) -> None:
         ) from exc
 
 
-def _statements(script: str) -> Iterator[str]:
+def statements(script: str) -> Iterator[str]:
     """Split a script where SQLite says that a statement is complete (triggers hold semicolons)."""
     pending = ""
     for line in script.splitlines(keepends=True):

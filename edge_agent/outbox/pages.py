@@ -10,6 +10,7 @@ Frames after the last commit were never acknowledged and are left out.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterator
@@ -23,7 +24,6 @@ _LOG_MAGIC = 0x377F0682
 _LOG_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
 _PAGE_SIZES = {512 << n for n in range(8)}
-_READ_BYTES = 1 << 20
 
 Sums = tuple[int, int]
 
@@ -61,8 +61,7 @@ class Pages:
         """Files that do not exist are empty."""
         self._database = _open(database)
         self._log = _open(log)
-        self._in_log: dict[int, int] = {}
-        header = self._header_of(os.pread(self._database, 100, 0))
+        header = _header_of(_read(self._database, 100, 0))
         self.page_size = header.page_size if header else default_page_size
         self._in_log = dict(_newest(list(self._frames()), self._salts()))
         in_file = -(-os.fstat(self._database).st_size // self.page_size)
@@ -81,60 +80,46 @@ class Pages:
             raise PageLost(f"page {number} of {self.count}")
         offset = self._in_log.get(number)
         if offset is not None:
-            return self._whole(os.pread(self._log, self.page_size, offset))
-        return self._whole(os.pread(self._database, self.page_size, (number - 1) * self.page_size))
+            return self._whole(_read(self._log, self.page_size, offset))
+        return self._whole(_read(self._database, self.page_size, (number - 1) * self.page_size))
 
     def header(self) -> Header | None:
         """None when the first page is not that of a database."""
         try:
-            return self._header_of(self.read(1))
+            return _header_of(self.read(1))
         except PageLost:
             return None
 
     def all(self) -> Iterator[tuple[int, bytes]]:
         """Every page that can be read, in order."""
-        per_read = max(1, _READ_BYTES // self.page_size)
-        for first in range(1, self.count + 1, per_read):
-            chunk = os.pread(self._database, per_read * self.page_size, (first - 1) * self.page_size)
-            for number in range(first, min(first + per_read, self.count + 1)):
-                start = (number - first) * self.page_size
-                page = chunk[start : start + self.page_size]
-                if number in self._in_log:
-                    page = os.pread(self._log, self.page_size, self._in_log[number])
-                if page:
-                    yield number, page.ljust(self.page_size, b"\0")
+        for number in range(1, self.count + 1):
+            try:
+                yield number, self.read(number)
+            except PageLost:
+                continue  # what was on it is missed where it is looked for
 
     def _whole(self, page: bytes) -> bytes:
         if not page:
             raise PageLost("it is cut off")
         return page.ljust(self.page_size, b"\0")  # the last page of a file that was cut within it
 
-    def _header_of(self, page: bytes) -> Header | None:
-        if len(page) < 100 or not page.startswith(HEADER_MAGIC):
-            return None
-        (size,) = struct.unpack_from(">H", page, 16)
-        size = 65536 if size == 1 else size
-        (schema,) = struct.unpack_from(">I", page, 60)
-        (application,) = struct.unpack_from(">I", page, 68)
-        return Header(size, schema, application) if size in _PAGE_SIZES else None
-
     # -- the log
 
     def _salts(self) -> bytes | None:
         """What marks the frames of the log's present use, if its header can tell."""
-        head = os.pread(self._log, _LOG_HEADER_BYTES, 0)
+        head = _read(self._log, _LOG_HEADER_BYTES, 0)
         return head[16:24] if _sums_of_header(head) is not None else None
 
     def _frames(self) -> Iterator[_Frame]:
         """Every frame of the log as far as it reaches, valid or not."""
-        head = os.pread(self._log, _LOG_HEADER_BYTES, 0)
+        head = _read(self._log, _LOG_HEADER_BYTES, 0)
         if len(head) < _LOG_HEADER_BYTES:
             return
         order = _order(head)
         sums = _sums_of_header(head)
         offset = _LOG_HEADER_BYTES
         while True:
-            frame = os.pread(self._log, _FRAME_HEADER_BYTES + self.page_size, offset)
+            frame = _read(self._log, _FRAME_HEADER_BYTES + self.page_size, offset)
             if len(frame) < _FRAME_HEADER_BYTES + self.page_size:
                 return
             page, commits = struct.unpack_from(">II", frame)
@@ -144,6 +129,16 @@ class Pages:
             yield _Frame(page, offset + _FRAME_HEADER_BYTES, salts, commits > 0, own, valid=follows and page > 0)
             sums = own
             offset += len(frame)
+
+
+def _header_of(page: bytes) -> Header | None:
+    if len(page) < 100 or not page.startswith(HEADER_MAGIC):
+        return None
+    (size,) = struct.unpack_from(">H", page, 16)
+    size = 65536 if size == 1 else size
+    (schema,) = struct.unpack_from(">I", page, 60)
+    (application,) = struct.unpack_from(">I", page, 68)
+    return Header(size, schema, application) if size in _PAGE_SIZES else None
 
 
 def _newest(frames: list[_Frame], salts: bytes | None) -> Iterator[tuple[int, int]]:
@@ -186,3 +181,13 @@ def _open(path: Path) -> int:
         return os.open(path, os.O_RDONLY | os.O_CLOEXEC)
     except FileNotFoundError:
         return os.open(os.devnull, os.O_RDONLY | os.O_CLOEXEC)
+
+
+def _read(fd: int, size: int, offset: int) -> bytes:
+    """What is there; nothing where the disk cannot read it."""
+    try:
+        return os.pread(fd, size, offset)
+    except OSError as exc:
+        if exc.errno != errno.EIO:
+            raise
+        return b""

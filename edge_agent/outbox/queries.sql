@@ -262,8 +262,20 @@ SELECT DISTINCT verification_id FROM idempotency AS i
 WHERE NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.id = i.verification_id)
     AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.verification_id = i.verification_id)
 
--- name: unlock_leases
+-- name: destruction
+SELECT user_hmac FROM audit WHERE seq = :seq AND event = 'user_destroyed'
+
+-- name: drop_lease_index
 DROP INDEX one_lease_per_user
+
+-- name: without_idempotency
+SELECT count(*) AS number FROM verifications WHERE id NOT IN (SELECT verification_id FROM idempotency)
+
+-- name: forget_sequence
+DELETE FROM sqlite_sequence WHERE name = :name
+
+-- name: set_sequence
+INSERT INTO sqlite_sequence (name, seq) VALUES (:name, :seq)
 
 -- name: asides
 SELECT name, value, mac FROM meta WHERE name >= 'aside:' AND name < 'aside;'

@@ -7,10 +7,10 @@ from functools import partial
 
 from edge_agent.errors import StorageError
 from edge_agent.outbox.ages import Moment, RunningClock, to_iso
+from edge_agent.outbox.aside_retention import AsideRetention
 from edge_agent.outbox.audit import Entry
 from edge_agent.outbox.core import QUERIES
 from edge_agent.outbox.crypto import mac
-from edge_agent.outbox.forwarding import Forwarding
 from edge_agent.outbox.records import Destruction, Recovery, VerificationRecord
 from edge_agent.outbox.rows import Row
 from edge_agent.types import State
@@ -28,13 +28,14 @@ _LOG_KEPT_BYTES = 1 << 20
 _FAILURE_KEPT_S = 24 * 3600.0
 
 
-class Retention(Forwarding):
+class Retention(AsideRetention):
     """Operations of the daemon itself and of the security officer."""
 
     def recover(self) -> Recovery:
         """Once after ``open``, before anything else: end what only a running daemon can be in the middle of."""
         finished = self._resume_erasures()
         recovery = self._reserve.insist(lambda: self._end_interrupted(finished))
+        self._reserve.insist(self._tend_asides)
         self._wipe()
         return recovery
 
@@ -61,7 +62,9 @@ class Retention(Forwarding):
             return recovery
 
     def tick(self) -> None:
-        """Every 60 s: persist the running time, expire what is too old, wipe traces, give space back, restore the reserve.
+        """Every 60 s: persist the running time, end what is too old, wipe traces, give space back, restore the reserve.
+
+        Files that were set aside are among what may be too old.
 
         Raises StorageError ``storage_full`` only where the reserve is used up.
         """
@@ -72,6 +75,7 @@ class Retention(Forwarding):
             if not seqs:
                 break
             after, done = seqs[-1], done + len(seqs)
+        self._reserve.insist(self._tend_asides)
         self._give_space_back()
 
     def _keep_time(self) -> None:
@@ -92,8 +96,12 @@ class Retention(Forwarding):
     def withdraw(self, verification_id: str) -> VerificationRecord:
         """Consent withdrawn: an open verification becomes ``deleted``; of any, everything personal is destroyed.
 
-        A verification that ended keeps its state. The user's key goes with the last of its verifications.
+        A verification that ended keeps its state. The user's key goes with the last of its verifications. Copies
+        that were set aside go first, whole: nothing that is told to be erased may be left in them.
         """
+        with self._database.reading():
+            self._find(verification_id)
+        self._reserve.insist(lambda: self._destroy_asides("erasure"))
         record = self._reserve.insist(lambda: self._erase(verification_id))
         self._wipe()
         return record
@@ -109,10 +117,11 @@ class Retention(Forwarding):
     def delete_user(self, user_id: str) -> Destruction:
         """Destroy everything about a user but tombstones, lock-outs and the audit's keyed name.
 
-        The user's key goes first, in a transaction of its own: from then on nothing can be read again, and a
-        crash in between is resumed by ``recover``.
+        Copies that were set aside go first, whole. Then the user's key, in a transaction of its own: from then on
+        nothing can be read again, and a crash in between is resumed by ``recover``.
         """
         user_hmac = self._keys.user_hmac(user_id)
+        self._reserve.insist(lambda: self._destroy_asides("erasure"))
         audit_seq = self._reserve.insist(lambda: self._destroy_key(user_hmac))
         captures, records = self._erase_rows(user_hmac)
         self._wipe()
@@ -200,6 +209,8 @@ class Retention(Forwarding):
     def _resume_erasures(self) -> int:
         with self._database.reading():
             unfinished = [row["user_hmac"] for row in self._query("erasures").fetchall()]
+        if unfinished:
+            self._destroy_asides("erasure")
         for user_hmac in unfinished:
             self._erase_rows(user_hmac)
         return len(unfinished)

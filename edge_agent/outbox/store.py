@@ -19,6 +19,7 @@ from typing import Any, Self
 from edge_agent.errors import StorageError
 from edge_agent.outbox import keyfile
 from edge_agent.outbox.ages import RunningClock, to_iso
+from edge_agent.outbox.aside import check_whole, settle
 from edge_agent.outbox.audit import AuditChain, Entry
 from edge_agent.outbox.clock import BootInstant, Clock, instant
 from edge_agent.outbox.core import QUERIES, Listener
@@ -61,7 +62,8 @@ class Store(Proof):
         this machine's). adopt: accept a state directory made on another machine.
 
         Raises StorageError ``state_locked``, ``key_mismatch``, ``state_moved``, ``schema_unknown``,
-        ``migration_failed``; what is stored is then unchanged.
+        ``migration_failed``; what is stored is then unchanged. A database that is gone while its key file or a
+        salvage's files are there is ``storage_corrupt``: ``salvage``.
         """
         device_key = parse_key(key)
         instance_id = instance_id or uuid.uuid4().hex
@@ -70,6 +72,7 @@ class Store(Proof):
             prepare_directory(state_dir)
             stack.callback(StateLock(state_dir).release)
             reserve = Reserve(state_dir, free_bytes)
+            check_whole(state_dir)
             database = reserve.insist(lambda: Database(state_dir))
             stack.callback(database.close)
             now_iso = to_iso(clock.wall())
@@ -80,7 +83,7 @@ class Store(Proof):
                 chain = AuditChain(database, QUERIES, keys.audits, instance_id)
                 running = _resume_clock(database, keys, chain.last(), instant(clock))
             migrate(database, chain, running.moment(clock), reserve)
-            _save_keys(state_dir, database)
+            _tidy(state_dir, database)
             store = cls(
                 database,
                 keys,
@@ -177,9 +180,11 @@ class Store(Proof):
         return Space(self._reserve.free_bytes(), self._reserve.held_bytes, wanted, self._reserve.problem)
 
 
-def _save_keys(state_dir: Path, database: Database) -> None:
+def _tidy(state_dir: Path, database: Database) -> None:
+    """Beside a database that opened: its key file is right, and no salvage is unfinished."""
     try:
         keyfile.save(state_dir, database)
+        settle(state_dir)
     except StorageError as exc:
         if exc.code != "storage_full":
             raise

@@ -12,7 +12,7 @@ from edge_agent.outbox.crypto import KEY_BYTES, DeviceKeys, StoreKeys, mac, same
 from edge_agent.outbox.database import Database
 
 FIRST_GENERATION = 1
-_SECRETS = ("lookup", "row", "audit")
+SECRETS = ("lookup", "row", "audit")
 _IDENTITY_FILES = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
 """The installation, and on a Pi or Jetson the board: a moved card has the same first, another second. Both are
 readable by everybody, so the daemon and root see the same identity."""
@@ -38,7 +38,7 @@ def initialise(database: Database, sql: Mapping[str, str], device_key: bytes, cr
     database.execute(
         sql["insert_device_key"], generation=FIRST_GENERATION, check_value=device.check_value, created_at=created_at
     )
-    for name in _SECRETS:
+    for name in SECRETS:
         database.execute(
             sql["insert_secret"],
             name=name,
@@ -64,11 +64,11 @@ def unlock(database: Database, sql: Mapping[str, str], device_key: bytes) -> Sto
             code="key_mismatch",
             hint="give the old key back; nothing was changed. Without it the queued captures cannot be read by anybody",
         )
-    found: dict[str, dict[int, bytes]] = {name: {} for name in _SECRETS}
+    found: dict[str, dict[int, bytes]] = {name: {} for name in SECRETS}
     for secret in database.execute(sql["secrets"]):
         name, generation = secret["name"], secret["generation"]
         found.setdefault(name, {})[generation] = device.open_secret(name, generation, secret["sealed"])
-    for name in _SECRETS:
+    for name in SECRETS:
         if not found[name]:
             raise tampered("secrets", name, "it is missing")
     return StoreKeys(device, found["lookup"][FIRST_GENERATION], found["row"], found["audit"])
