@@ -16,6 +16,8 @@ from pathlib import Path
 from edge_agent.errors import StorageError
 from edge_agent.outbox.database import DATABASE_FILE, KEY_FILE
 from edge_agent.outbox.files import sync_folder, translated
+from edge_agent.outbox.pages import Pages
+from edge_agent.outbox.shapes import default_page_size
 
 ASIDE_DIR = "aside"
 REBUILD_DIR = "rebuild"
@@ -69,8 +71,12 @@ def has_database(folder: Path) -> bool:
 
 
 def check_whole(state_dir: Path) -> None:
-    """Before a database is opened or made. Raises StorageError ``storage_corrupt`` when the queue is elsewhere."""
+    """Before a database is opened or made: is the queue in it, and all of it?
+
+    Raises StorageError ``storage_corrupt`` when a salvage must come first.
+    """
     if has_database(state_dir):
+        _check_log(state_dir)
         return
     waiting = unfinished(state_dir)
     if waiting is None and not (state_dir / KEY_FILE).exists():
@@ -81,6 +87,20 @@ def check_whole(state_dir: Path) -> None:
         code="storage_corrupt",
         hint="let it be salvaged; no new queue is made in place of an old one",
     )
+
+
+def _check_log(state_dir: Path) -> None:
+    """SQLite takes a log up to its first bad frame, and throws the rest away without a word."""
+    database, log, _ = (state_dir / name for name in FILES)
+    if not log.exists() or log.stat().st_size == 0:
+        return
+    with translated(f"cannot read {log}"), Pages(database, log, default_page_size()) as pages:
+        if pages.log_is_broken:
+            raise StorageError(
+                f"cannot open {database}: its write-ahead log is damaged before transactions that were acknowledged",
+                code="storage_corrupt",
+                hint="let it be salvaged; opening it with SQLite loses them",
+            )
 
 
 def set_aside(state_dir: Path, now: datetime, progress: Progress) -> Aside:

@@ -5,7 +5,8 @@ where pages are. Formats: https://www.sqlite.org/fileformat2.html, sections 1.3 
 
 A frame of the log is taken when its checksum follows from the one before, as SQLite does it, but reading goes on
 after a bad frame: each frame carries the checksum of all before it, so the next one can be checked against that.
-Frames after the last commit were never acknowledged and are left out.
+Frames after the last commit were never acknowledged and are left out. A power cut may leave one commit behind a bad
+frame, that of the transaction it cut short; two of them show that something was damaged which had been synced.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ _LOG_MAGIC = 0x377F0682
 """The lowest bit tells the byte order of the checksums: 1 is big-endian."""
 _LOG_HEADER_BYTES = 32
 _FRAME_HEADER_BYTES = 24
+_MOST_IN_FLIGHT = 1
+"""One writer: one transaction at most was not synced yet."""
 _PAGE_SIZES = {512 << n for n in range(8)}
 
 Sums = tuple[int, int]
@@ -63,7 +66,10 @@ class Pages:
         self._log = _open(log)
         header = _header_of(_read(self._database, 100, 0))
         self.page_size = header.page_size if header else default_page_size
-        self._in_log = dict(_newest(list(self._frames()), self._salts()))
+        frames = list(self._frames())
+        self._in_log = dict(_newest(frames, self._salts()))
+        self.log_is_broken = _hidden(_ours(frames, self._salts())) > _MOST_IN_FLIGHT
+        """Whether SQLite would throw away transactions that were acknowledged."""
         in_file = -(-os.fstat(self._database).st_size // self.page_size)
         self.count = max([in_file, *self._in_log])
 
@@ -142,16 +148,28 @@ def _header_of(page: bytes) -> Header | None:
 
 
 def _newest(frames: list[_Frame], salts: bytes | None) -> Iterator[tuple[int, int]]:
-    """(page, offset) of the frames to use; a later one of the same page replaces an earlier one.
+    """(page, offset) of the frames to use; a later one of the same page replaces an earlier one."""
+    ours = _ours(frames, salts)
+    bad = _first_bad(ours)
+    commits = [number for number, frame in enumerate(ours) if frame.valid and frame.commits]
+    trusted = commits if _hidden(ours) > _MOST_IN_FLIGHT else [number for number in commits if number < bad]
+    last = max(trusted, default=-1)
+    return ((frame.page, frame.offset) for frame in ours[: last + 1] if frame.valid)
 
-    The salts tell the frames of the log as it is from those of an earlier use of the file. A bad frame with the right
-    salts may be the commit of what stands before it, so that is taken too: its rows authenticate or they do not.
-    """
+
+def _ours(frames: list[_Frame], salts: bytes | None) -> list[_Frame]:
+    """The salts tell the frames of the log as it is from those of an earlier use of the file."""
     salts = salts or next((frame.salts for frame in frames if frame.valid), None)
-    ours = [number for number, frame in enumerate(frames) if frame.salts == salts]
-    ends = [number for number in ours if frames[number].commits or not frames[number].valid]
-    last = max(ends, default=-1)
-    return ((frames[n].page, frames[n].offset) for n in ours if n <= last and frames[n].valid)
+    return [frame for frame in frames if frame.salts == salts or (not frame.valid and salts is not None)]
+
+
+def _first_bad(frames: list[_Frame]) -> int:
+    return next((number for number, frame in enumerate(frames) if not frame.valid), len(frames))
+
+
+def _hidden(frames: list[_Frame]) -> int:
+    """Commits behind the first bad frame, which SQLite does not see."""
+    return sum(frame.valid and frame.commits for frame in frames[_first_bad(frames) :])
 
 
 def _order(head: bytes) -> str:
