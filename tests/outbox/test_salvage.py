@@ -20,7 +20,7 @@ from tests.outbox.wreck import (
     build,
     check_intact,
     check_sound,
-    forward_all,
+    forward_some,
     garbage,
     overwrite,
     pages_of,
@@ -98,7 +98,8 @@ def test_what_is_not_on_a_damaged_page_is_saved_and_the_rest_is_told(
             (r.id, r.state, r.image_bytes) for r in kept
         ]
         store.recover()
-        assert forward_all(store, clock) >= len(intact) - 1  # one of them is parked
+        assert store.queue().depth >= len(intact) - 1  # one of them is parked
+        forward_some(store, clock)
 
 
 def damaged_pages(before: bytes, folder: Path) -> set[int]:
@@ -168,7 +169,7 @@ def test_a_damaged_log_costs_what_only_it_held(wreck: Wreck, tmp_path: Path, clo
         else:
             assert len(found) >= 14  # what was in the database file
         store.recover()
-        forward_all(store, clock)
+        forward_some(store, clock)
 
 
 @pytest.mark.parametrize("damage", ["its header", "one frame", "the start of a frame"])

@@ -198,13 +198,13 @@ def check_intact(store: Store, known: Known, keys: set[str]) -> None:
         assert len(store.payload(key)) == PICTURE_BYTES
 
 
-def forward_all(store: Store, clock: FakeClock) -> int:
-    """Forward everything that waits; returns how many that were."""
-    number = 0
+def forward_some(store: Store, clock: FakeClock, most: int = 5) -> None:
+    """Forward the first few of what waits (each costs several syncs), and see that nothing was in their way."""
     clock.advance(10_000)
-    while (leased := store.lease_next(ENVIRONMENT, lease_s=60)) is not None:
+    waiting = store.queue().depth
+    for _ in range(min(most, waiting)):
+        leased = store.lease_next(ENVIRONMENT, lease_s=60)
+        assert leased is not None
         assert store.payload(leased.record.id) in jpegs()
         finish(store, leased)
-        number += 1
-    assert store.queue().depth == 0
-    return number
+    assert store.queue().depth == max(0, waiting - most)
