@@ -23,6 +23,7 @@ from edge_agent.outbox.records import Limits
 from edge_agent.outbox.rows import row_mac
 from edge_agent.outbox.salvage_keys import OpenedKeys
 from edge_agent.outbox.shapes import SEQUENCES
+from edge_agent.outbox.space import Reserve
 
 T = TypeVar("T")
 _BATCH = 100
@@ -42,14 +43,16 @@ class Copying(Core):
         *,
         instance_id: str,
         limits: Limits,
+        reserve: Reserve,
         carver: Carver,
         shapes: Mapping[str, Shape],
         opened: OpenedKeys,
     ) -> None:
         now = instant(clock)
         running = RunningClock(now.boot_id, now.boottime_s, 0.0)
-        nothing = {"instance_id": instance_id, "limits": limits, "listener": None}
-        super().__init__(database, keys, clock, running, free_bytes=lambda _: 0, **nothing)  # type: ignore[arg-type]
+        super().__init__(
+            database, keys, clock, running, instance_id=instance_id, limits=limits, listener=None, reserve=reserve
+        )
         self._carver = carver
         self._shapes = shapes
         self._devices = opened.devices

@@ -203,7 +203,7 @@ class Database:
 
     def execute_script(self, script: str) -> None:
         """Run several statements inside the transaction in progress (``executescript`` would end it)."""
-        for statement in _statements(script):
+        for statement in statements(script):
             self.execute(statement)
 
     def size_bytes(self) -> int:

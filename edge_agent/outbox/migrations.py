@@ -16,10 +16,9 @@ from edge_agent.errors import StorageError
 from edge_agent.outbox.ages import Moment
 from edge_agent.outbox.audit import AuditChain, Entry
 from edge_agent.outbox.database import Database, read_sql
+from edge_agent.outbox.shapes import DERIVED
 from edge_agent.outbox.space import Reserve
 
-DERIVED = frozenset({"lanes", "payload_totals", "state_counts"})
-"""Tables that are rebuilt at every start: a step may empty them."""
 _ROOM_BYTES = 1 << 20
 
 

@@ -38,6 +38,7 @@ from edge_agent.outbox.database import (
     SCHEMA_VERSION,
     Database,
     StateLock,
+    free_bytes,
     prepare_directory,
 )
 from edge_agent.outbox.files import sync_file, sync_folder, translated
@@ -46,6 +47,7 @@ from edge_agent.outbox.pages import Pages
 from edge_agent.outbox.records import Limits, SalvageReport
 from edge_agent.outbox.salvage_keys import KeysLost, OpenedKeys, find_material, open_keys, users_in
 from edge_agent.outbox.shapes import default_page_size, shapes
+from edge_agent.outbox.space import Reserve
 from edge_agent.outbox.vault import unlock
 
 _MOST_VERSIONS = 1000
@@ -65,7 +67,7 @@ def salvage(
     """Rebuild the outbox in ``state_dir``; afterwards ``Store.open`` succeeds on it.
 
     key, previous_key: as for ``Store.open``. progress: told after each step. The store must be closed. Needs about
-    the size of the database as free space. Harmless on a sound outbox, and when it is repeated.
+    the size of the database as free space, the reserve included. Harmless on a sound outbox, and when it is repeated.
 
     Raises StorageError ``key_mismatch`` and ``schema_unknown``, with nothing changed; ``state_locked``;
     ``storage_corrupt`` when the keys are lost, with the files set aside; ``storage_full``, ``storage_failed``: the
@@ -82,7 +84,9 @@ def salvage(
         if keys is None:
             raise _keys_lost(state_dir, aside)
         work = _Work(state_dir, aside, damaged, keys, keys_from)
-        report = work.build(given, clock, instance_id or uuid.uuid4().hex, limits or Limits(), progress)
+        instance_id = instance_id or uuid.uuid4().hex
+        reserve = Reserve(state_dir, free_bytes)
+        report = reserve.insist(lambda: work.build(given, clock, instance_id, limits or Limits(), reserve, progress))
         work.put_in_place(progress)
         return report
 
@@ -109,7 +113,13 @@ class _Work:
         return self.state_dir / REBUILD_DIR
 
     def build(
-        self, given: Sequence[bytes], clock: Clock, instance_id: str, limits: Limits, progress: Progress
+        self,
+        given: Sequence[bytes],
+        clock: Clock,
+        instance_id: str,
+        limits: Limits,
+        reserve: Reserve,
+        progress: Progress,
     ) -> SalvageReport:
         """Make the new database; nothing of it stays when that fails."""
         clear_rebuild(self.state_dir)
@@ -124,6 +134,7 @@ class _Work:
                     clock,
                     instance_id=instance_id,
                     limits=limits,
+                    reserve=reserve,
                     carver=self.damaged.carver,
                     shapes=self.damaged.shapes,
                     opened=self.keys,

@@ -9,7 +9,7 @@ from edge_agent.outbox.carve import Shape
 from edge_agent.outbox.database import read_sql
 
 DERIVED = frozenset({"lanes", "payload_totals", "state_counts"})
-"""Tables that are not copied: triggers and the start make them from the others."""
+"""Tables that are neither copied nor kept by a migration: triggers and the start make them from the others."""
 SEQUENCES = Shape("sqlite_sequence", ("name", "seq"), frozenset(), None, keyed=False)
 
 

@@ -148,7 +148,7 @@ def test_it_gives_way_to_captures_but_never_pushes_one_out(state_dir: Path, cloc
 
 
 def test_it_gives_way_when_the_disk_runs_short(state_dir: Path, clock: FakeClock) -> None:
-    store = salvaged_store(state_dir, clock, free_bytes=lambda _: 1000)
+    store = salvaged_store(state_dir, clock, free_bytes=lambda _: 1000, reserve_bytes=1 << 20)
     assert destructions(store) == ["reserve_bytes"]
     crash(store)
 
