@@ -22,11 +22,12 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import hmac
 import os
 import struct
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives import hashes
@@ -75,26 +76,64 @@ def _decode(text: bytes) -> bytes | None:
 
 def encode(*values: Value) -> bytes:
     """Values as bytes, unambiguous: a type letter, a length, the bytes. 1, 1.0 and "1" differ."""
-    return b"".join(_encode(value) for value in values)
+    return b"".join(encode_each(values))
 
 
-def _encode(value: Value) -> bytes:
-    if value is None:
-        tag, body = b"n", b""
-    elif isinstance(value, bytes):
-        tag, body = b"b", value
-    elif isinstance(value, str):
-        tag, body = b"s", value.encode()
-    elif isinstance(value, float):
-        tag, body = b"f", struct.pack(">d", value)
-    else:
-        tag, body = b"i", str(int(value)).encode()
-    return tag + struct.pack(">I", len(body)) + body
+def encode_each(values: Iterable[Value]) -> list[bytes]:
+    """Each value as ``encode`` writes it."""
+    return [_ENCODERS[type(value)](value) for value in values]
+
+
+def _encode_bytes(value: bytes) -> bytes:
+    return b"b" + _length(len(value)) + value
+
+
+def _encode_str(value: str) -> bytes:
+    body = value.encode()
+    return b"s" + _length(len(body)) + body
+
+
+def _encode_float(value: float) -> bytes:
+    return b"f\0\0\0\x08" + _double(value)
+
+
+def _encode_int(value: int) -> bytes:
+    body = b"%d" % value
+    return b"i" + _length(len(body)) + body
+
+
+class _Encoders(dict[type, Callable[[Any], bytes]]):
+    """By type; what derives from one of the types (an enum) is encoded as that one."""
+
+    def __missing__(self, kind: type) -> Callable[[Any], bytes]:
+        known = [base for base in kind.__mro__ if base in self]
+        if not known:
+            raise TypeError(f"cannot authenticate a {kind.__name__}: no column holds one")
+        self[kind] = self[known[0]]
+        return self[kind]
+
+
+_length = struct.Struct(">I").pack
+_double = struct.Struct(">d").pack
+_ENCODERS = _Encoders(
+    {
+        type(None): lambda _: b"n\0\0\0\0",
+        bytes: _encode_bytes,
+        str: _encode_str,
+        float: _encode_float,
+        int: _encode_int,
+    }
+)
 
 
 def mac(key: bytes, *values: Value) -> bytes:
     """HMAC-SHA-256, 32 bytes, over the unambiguous encoding of the values."""
-    return hmac.digest(key, encode(*values), hashlib.sha256)
+    return authenticate(key, encode(*values))
+
+
+def authenticate(key: bytes, encoded: bytes) -> bytes:
+    """HMAC-SHA-256, 32 bytes."""
+    return hmac.digest(key, encoded, "sha256")
 
 
 def same(left: bytes | None, right: bytes | None) -> bool:

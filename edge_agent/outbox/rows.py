@@ -6,10 +6,12 @@ import json
 import sqlite3
 from collections.abc import Mapping
 from decimal import Decimal
+from functools import cache
+from operator import add
 from typing import Any
 
 from edge_agent.outbox.clock import BootInstant
-from edge_agent.outbox.crypto import mac
+from edge_agent.outbox.crypto import authenticate, encode, encode_each
 from edge_agent.outbox.records import Consent, Environment, Lease, Verdict
 
 Row = sqlite3.Row
@@ -23,9 +25,17 @@ def environment_text(environment: Environment) -> str:
 
 
 def row_mac(key: bytes, table: str, values: Mapping[str, Any]) -> bytes:
-    unbound = _UNBOUND.get(table, frozenset({"mac"}))
-    flat = [item for name in sorted(values) if name not in unbound for item in (name, values[name])]
-    return mac(key, table, *flat)
+    """The mac of a row: over the table's name, then the columns in the order of their names, each with its value."""
+    names, labels = _bound(table, tuple(values))
+    contents = encode_each([values[name] for name in names])
+    return authenticate(key, encode(table) + b"".join(map(add, labels, contents)))
+
+
+@cache
+def _bound(table: str, columns: tuple[str, ...]) -> tuple[list[str], list[bytes]]:
+    """The columns that the mac of a row of this table covers, and their names as they go into the mac."""
+    names = sorted(set(columns) - _UNBOUND.get(table, frozenset({"mac"})))
+    return names, encode_each(names)
 
 
 def boot_instant(row: Row, prefix: str) -> BootInstant | None:
