@@ -60,7 +60,7 @@ class Copying(Core):
         self._latest_running_s = 0.0
         self._newest: dict[int, tuple[int, int]] = {}
         """seq -> (audit_seq, place) of the newest version of a verification."""
-        self._user_keys: dict[bytes, bytes] = {}
+        self._opened_keys: dict[bytes, bytes] = {}
         self._doomed: set[int] = set()
         self._pictures: set[int] = set()
         self._audit: AuditSalvage | None = None
@@ -152,8 +152,8 @@ class Copying(Core):
             for _, row in self._carver.rows(self._shapes["users"]):
                 key = self._open_user(row) if row["user_hmac"] in needed else None
                 if key is not None and self._copy("users", row):
-                    self._user_keys[row["user_hmac"]] = key
-        self.lost["users"] = len(needed) - len(self._user_keys)
+                    self._opened_keys[row["user_hmac"]] = key
+        self.lost["users"] = len(needed) - len(self._opened_keys)
 
     def _open_user(self, row: Row) -> bytes | None:
         user_hmac: bytes = row["user_hmac"]
@@ -193,7 +193,7 @@ class Copying(Core):
     def _check_picture(self, row: sqlite3.Row, payload: Row) -> int:
         """Its size. Raises KeyError without the user's key, StorageError when it does not authenticate."""
         user_hmac, row_id = row["user_hmac"], row["id"]
-        key = unseal(self._user_keys[user_hmac], payload["row_key"], Place("payloads", row_id, "row key", user_hmac))
+        key = unseal(self._opened_keys[user_hmac], payload["row_key"], Place("payloads", row_id, "row key", user_hmac))
         picture = unseal(key, payload["picture"], Place("payloads", row_id, "picture", user_hmac))
         if hashlib.sha256(picture).hexdigest() != row["image_sha256"]:
             raise ValueError("another picture")

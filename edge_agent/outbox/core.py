@@ -21,7 +21,7 @@ from edge_agent.outbox.records import (
     StateConflict,
     VerificationRecord,
 )
-from edge_agent.outbox.rows import Row, boot_instant, lease_of, private_details, row_mac, verdict_of
+from edge_agent.outbox.rows import Row, boot_instant, columns_of, lease_of, private_details, row_mac, verdict_of
 from edge_agent.outbox.space import Reserve
 from edge_agent.types import State
 
@@ -62,6 +62,8 @@ class Core:
         self._reserve = reserve
         self._chain = AuditChain(database, QUERIES, keys.audits, instance_id)
         self._changed: list[VerificationRecord] = []
+        self._user_keys: dict[bytes, bytes] | None = None
+        """User keys opened by the transaction in progress; None outside of one: no key outlives it here."""
 
     # -- transactions
 
@@ -72,8 +74,12 @@ class Core:
         new: it takes something in, so it gets none of the space that is reserved for what is stored already.
         """
         self._changed = []
-        with self._database.transaction() if new else self._draining():
-            yield self._now()
+        self._user_keys = {}
+        try:
+            with self._database.transaction() if new else self._draining():
+                yield self._now()
+        finally:
+            self._user_keys = None
         changed, self._changed = self._changed, []
         for record in changed if self._listener else ():
             self._listener(record)  # type: ignore[misc]  # the loop is empty without a listener
@@ -106,6 +112,7 @@ class Core:
         return self._authentic(row)
 
     def _authentic(self, row: Row) -> Row:
+        row = columns_of(row)
         if not self._mac_fits("verifications", row):
             self.tampered.add(row["id"])
             raise tampered("verification", row["id"], "its mac is wrong")
@@ -113,7 +120,7 @@ class Core:
 
     def _mac_fits(self, table: str, row: Row) -> bool:
         key = self._keys.rows.get(row["mac_generation"])
-        return key is not None and same(row["mac"], row_mac(key, table, dict(row)))
+        return key is not None and same(row["mac"], row_mac(key, table, columns_of(row)))
 
     def _sealed_values(self, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with ``mac_generation`` and ``mac``; they must be complete and of the columns' types."""
@@ -140,7 +147,8 @@ class Core:
         )
         if cursor.rowcount != 1:
             return None
-        after = self._query("by_seq", seq=row["seq"]).fetchone()
+        # not by RETURNING: it gives whole numbers of REAL columns as int, which the mac tells from float
+        after = columns_of(self._query("by_seq", seq=row["seq"]).fetchone())
         if row["image_bytes"] and not after["image_bytes"]:
             self._query("delete_payload", seq=row["seq"])
             self.erasure_pending = True
@@ -153,7 +161,7 @@ class Core:
     def _finish(self, event: str, row: Row, now: Moment, before: str | None, detail: Mapping[str, Any] | None) -> Row:
         """Audit the change of ``row`` and seal it."""
         entry = Entry(event, row["id"], row["user_hmac"], before, row["state"], detail)
-        values = {**dict(row), "audit_seq": self._chain.append(entry, now)}
+        values = {**columns_of(row), "audit_seq": self._chain.append(entry, now)}
         sealed = self._sealed_values("verifications", values)
         self._database.execute(
             TRANSITIONS["seal"],
@@ -162,8 +170,7 @@ class Core:
             generation=sealed["mac_generation"],
             mac=sealed["mac"],
         )
-        done: Row = self._query("by_seq", seq=row["seq"]).fetchone()
-        return done
+        return sealed
 
     def _must(self, record: VerificationRecord | None, row: Row, now: Moment, what: str) -> VerificationRecord:
         if record is None:
@@ -188,8 +195,19 @@ class Core:
 
     def _user_key(self, user_hmac: bytes) -> bytes | None:
         """None when the user was erased."""
-        row = self._query("user", user_hmac=user_hmac).fetchone()
-        return self._keys.device.unwrap_user_key(user_hmac, row["wrapped_key"]) if row else None
+        opened = self._user_keys if self._user_keys is not None else {}
+        if user_hmac not in opened:
+            row = self._query("user", user_hmac=user_hmac).fetchone()
+            if row is None:
+                return None
+            opened[user_hmac] = self._keys.device.unwrap_user_key(user_hmac, row["wrapped_key"])
+        return opened[user_hmac]
+
+    def _delete_user(self, user_hmac: bytes) -> None:
+        """Destroy the user's key: what is sealed under it cannot be read again, by this transaction either."""
+        self._query("delete_user", user_hmac=user_hmac)
+        if self._user_keys is not None:
+            self._user_keys.pop(user_hmac, None)
 
     def _seal_text(self, row: Row, column: str, text: str | None) -> bytes | None:
         key = self._user_key(row["user_hmac"]) if text is not None else None

@@ -93,7 +93,7 @@ class Mending(Copying):
     def _lost_private(self, row: sqlite3.Row) -> bool:
         """Sealed under a user key that is gone."""
         sealed = row["private"] is not None or row["error_detail"] is not None
-        return sealed and not row["erased"] and row["user_hmac"] not in self._user_keys
+        return sealed and not row["erased"] and row["user_hmac"] not in self._opened_keys
 
     def _is_audited(self, row: sqlite3.Row) -> bool:
         known = self._query("audit_record", seq=row["audit_seq"]).fetchone()

@@ -111,7 +111,7 @@ class Retention(AsideRetention):
             row = self._find(verification_id)
             record = self._apply("erase", row, now) or self._record(row, now)
             if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
-                self._query("delete_user", user_hmac=row["user_hmac"])
+                self._delete_user(row["user_hmac"])
             return record
 
     def delete_user(self, user_id: str) -> Destruction:
@@ -179,7 +179,7 @@ class Retention(AsideRetention):
         with self._change() as now:
             audit_seq = self._chain.append(Entry("user_destroyed", user_hmac=user_hmac), now)
             self._query("begin_erasure", user_hmac=user_hmac, audit_seq=audit_seq)
-            self._query("delete_user", user_hmac=user_hmac)
+            self._delete_user(user_hmac)
             return audit_seq
 
     def _erase_rows(self, user_hmac: bytes) -> tuple[int, int]:

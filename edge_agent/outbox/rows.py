@@ -14,10 +14,15 @@ from edge_agent.outbox.clock import BootInstant
 from edge_agent.outbox.crypto import authenticate, encode, encode_each
 from edge_agent.outbox.records import Consent, Environment, Lease, Verdict
 
-Row = sqlite3.Row
+Row = sqlite3.Row | dict[str, Any]
 
 _UNBOUND = {"failures": frozenset({"mac", "seq"})}
 """Columns outside a row's mac; a failure's number is known only after the insert, and nothing refers to it."""
+
+
+def columns_of(row: Row) -> dict[str, Any]:
+    """The row by column; a ``sqlite3.Row`` looks for every name among all of them."""
+    return row if isinstance(row, dict) else dict(zip(row.keys(), row, strict=True))
 
 
 def environment_text(environment: Environment) -> str:

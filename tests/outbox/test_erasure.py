@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.errors import InputError
 from edge_agent.outbox import Store
 from edge_agent.outbox.records import Consent
 from edge_agent.types import State
@@ -183,3 +184,20 @@ def test_the_picture_of_a_verdict_is_gone_from_the_files_after_the_next_tick(sto
     store.tick()
     assert len(blobs) == 2
     assert not [name for name, blob in blobs.items() if slices_found(every_byte(state_dir), blob)]
+
+
+def test_no_user_key_outlives_its_transaction(store: Store) -> None:
+    pending(store, "alice")
+    assert store._user_keys is None
+    with pytest.raises(InputError):
+        store.cancel("unknown")
+    assert store._user_keys is None, "nor one that failed"
+
+
+def test_a_destroyed_key_opens_nothing_in_the_transaction_that_destroys_it(store: Store) -> None:
+    record = pending(store, "alice")
+    user_hmac = bytes.fromhex(record.user_hmac)
+    with store._change():
+        assert store._user_key(user_hmac) is not None
+        store._delete_user(user_hmac)
+        assert store._user_key(user_hmac) is None
