@@ -35,6 +35,8 @@ _COLUMNS = (
     "detail",
     "key_generation",
 )
+_as_json = json.JSONEncoder(sort_keys=True, default=str).encode
+"""Made once: ``json.dumps`` makes an encoder for every call with options."""
 
 
 SALVAGE = "salvage"
@@ -82,7 +84,7 @@ class AuditChain:
             "user_hmac": entry.user_hmac,
             "from_state": entry.from_state,
             "to_state": entry.to_state,
-            "detail": json.dumps(dict(entry.detail or {}), sort_keys=True, default=str),
+            "detail": _as_json(dict(entry.detail or {})),
             "key_generation": generation,
         }
         values["mac"] = chain_mac(self._keys[generation], previous, values)

@@ -154,7 +154,7 @@ class Core:
             self.erasure_pending = True
         record = self._record(self._finish(name, after, now, row["state"], detail), now)
         if {row["state"], after["state"]} & QUEUED:
-            self._refresh_lane(after["user_hmac"], after["environment"])
+            self._refresh_lane(after["user_hmac"], after["environment"], now)
         self._changed.append(record)
         return record
 
@@ -187,9 +187,10 @@ class Core:
             )
         return row
 
-    def _refresh_lane(self, user_hmac: bytes, environment: str) -> None:
+    def _refresh_lane(self, user_hmac: bytes, environment: str, now: Moment) -> None:
+        """After every change of a queued row, and after what changes in the quarantines of its user."""
         self._query("drop_lane", user_hmac=user_hmac, environment=environment)
-        self._query("set_lane", user_hmac=user_hmac, environment=environment)
+        self._query("set_lane", user_hmac=user_hmac, environment=environment, running_s=now.running_s)
 
     # -- what is sealed under the user's key
 

@@ -16,7 +16,7 @@ from edge_agent.outbox.ages import Moment
 from edge_agent.outbox.core import QUEUED
 from edge_agent.outbox.crypto import Place, tampered, unseal
 from edge_agent.outbox.records import Environment, Lease, Leased, LeaseLost, Verdict, VerificationRecord
-from edge_agent.outbox.rows import Row, environment_text
+from edge_agent.outbox.rows import Row, columns_of, environment_text
 from edge_agent.outbox.sessions import Sessions
 from edge_agent.types import State
 
@@ -46,7 +46,7 @@ class Forwarding(Sessions):
             return self._lease(row, lease_s, now)
 
     def next_ready_in_s(self, environment: Environment) -> float | None:
-        """Seconds until a back-off ends (0 = now), None when nothing waits. Leases and quarantines may add to it."""
+        """Seconds until a back-off or quarantine ends (0 = now), None when nothing waits. A lease may add to it."""
         with self._database.reading():
             ready_s = self._query("next_ready", environment=environment_text(environment)).fetchone()["ready_s"]
             return None if ready_s is None else max(0.0, float(ready_s) - self._now().running_s)
@@ -88,6 +88,8 @@ class Forwarding(Sessions):
         with self._change() as now:
             row = self._held(verification_id, lease, now)
             self._check_evidence(row, lease, verdict)
+            self._query("drop_upload_mark", image_name=verdict.image_name)
+            self._settle_uploads(row, lease, now)
             detail = {
                 "similarity": verdict.similarity,
                 "matched_field": verdict.matched_field,
@@ -108,8 +110,6 @@ class Forwarding(Sessions):
                 image_name=verdict.image_name,
             )
             record = self._kept(record, row, now)
-            self._query("drop_upload_mark", image_name=verdict.image_name)
-            self._settle_uploads(row, lease, now)
             if not verdict.positive:
                 self._count_failure(row["user_hmac"], "not_verified", now, terminal=not record.late)
             return record
@@ -202,10 +202,12 @@ class Forwarding(Sessions):
     # -- parts
 
     def _next_row(self, environment: Environment, exclude_users: Collection[str], now: Moment) -> Row | None:
-        cursor = self._query("claimable", environment=environment_text(environment), running_s=now.running_s)
+        values = {"environment": environment_text(environment), "running_s": now.running_s}
+        self._query("ready_lanes", **values)
+        cursor = self._query("claimable", **values)
         try:
             for head in cursor:
-                row: Row = self._query("by_seq", seq=head["head_seq"]).fetchone()
+                row = columns_of(self._query("by_seq", seq=head["head_seq"]).fetchone())
                 if row["user_hmac"].hex() in exclude_users:
                     continue
                 if self._readable(row, now):
@@ -222,9 +224,11 @@ class Forwarding(Sessions):
         return self._query("quarantined", **values).fetchone()["until_s"] is not None
 
     def _lease(self, row: Row, lease_s: float, now: Moment) -> Leased:
-        for stale in self._query("leased_of_user", user_hmac=row["user_hmac"]).fetchall():
-            self._apply("void_lease", self._authentic(stale), now)
-        row = self._query("by_seq", seq=row["seq"]).fetchone()
+        stale = self._query("leased_of_user", user_hmac=row["user_hmac"]).fetchall()
+        for held in stale:
+            self._apply("void_lease", self._authentic(held), now)
+        if stale:
+            row = self._query("by_seq", seq=row["seq"]).fetchone()
         until_s = now.running_s + lease_s
         token = uuid.uuid4().hex
         record = self._apply("lease", row, now, token=token, instance_id=self.instance_id, until_s=until_s)

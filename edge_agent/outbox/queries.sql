@@ -39,11 +39,16 @@ WHERE image_bytes > 0 AND seq > :after AND lease_token IS NULL AND (
     OR (:synchronised AND created_synchronised AND created_boot_id <> :boot_id AND created_at <= :wall_limit))
 ORDER BY seq LIMIT :limit
 
+-- What waited and need not any more stands in line again; so `claimable` never walks past those that wait.
+-- name: ready_lanes
+UPDATE lanes SET ready_running_s = 0
+WHERE environment = :environment AND ready_running_s > 0 AND ready_running_s <= :running_s
+
 -- The heads that may be forwarded now, the live ones first, then the oldest. A user is left out while one of its
 -- captures is leased, while it stands before the camera, and while a PUT of another capture may still land.
 -- name: claimable
 SELECT l.head_seq FROM lanes AS l
-WHERE l.environment = :environment AND l.ready_running_s <= :running_s
+WHERE l.environment = :environment AND l.ready_running_s = 0
     AND NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.user_hmac = l.user_hmac
         AND v.lease_token IS NOT NULL AND v.lease_until_running_s > :running_s)
     AND (l.live OR NOT EXISTS (SELECT 1 FROM verifications AS v INDEXED BY verifications_by_user
@@ -64,14 +69,26 @@ SELECT min(ready_running_s) AS ready_s FROM lanes WHERE environment = :environme
 
 -- name: drop_lane
 DELETE FROM lanes WHERE user_hmac = :user_hmac AND environment = :environment
+    AND NOT EXISTS (SELECT 1 FROM verifications AS v INDEXED BY verifications_by_lane
+        WHERE v.user_hmac = :user_hmac AND v.environment = :environment
+            AND v.state IN ('captured', 'matching', 'pending', 'provisionally_verified'))
 
+-- The head waits for its own back-off and for the end of its user's quarantines. Too early a time only makes
+-- `claimable` look again; nothing is written while nothing changes.
 -- name: set_lane
 INSERT INTO lanes (user_hmac, environment, head_seq, live, ready_running_s)
-SELECT user_hmac, environment, seq, state IN ('captured', 'matching'), next_attempt_running_s
-FROM verifications INDEXED BY verifications_by_lane
-WHERE user_hmac = :user_hmac AND environment = :environment
-    AND state IN ('captured', 'matching', 'pending', 'provisionally_verified')
-ORDER BY (state IN ('captured', 'matching')) DESC, seq LIMIT 1
+SELECT user_hmac, environment, seq, live, CASE WHEN ready_s > :running_s THEN ready_s ELSE 0 END
+FROM (SELECT v.user_hmac, v.environment, v.seq, v.state IN ('captured', 'matching') AS live,
+        max(v.next_attempt_running_s, coalesce((SELECT max(u.until_running_s) FROM upload_marks AS u
+            WHERE u.user_hmac = v.user_hmac AND u.verification_id <> v.id AND u.lease_token IS NULL), 0)) AS ready_s
+    FROM verifications AS v INDEXED BY verifications_by_lane
+    WHERE v.user_hmac = :user_hmac AND v.environment = :environment
+        AND v.state IN ('captured', 'matching', 'pending', 'provisionally_verified')
+    ORDER BY (v.state IN ('captured', 'matching')) DESC, v.seq LIMIT 1)
+WHERE true
+ON CONFLICT (user_hmac, environment) DO UPDATE
+SET head_seq = excluded.head_seq, live = excluded.live, ready_running_s = excluded.ready_running_s
+WHERE head_seq <> excluded.head_seq OR live <> excluded.live OR ready_running_s <> excluded.ready_running_s
 
 -- name: drop_lanes
 DELETE FROM lanes

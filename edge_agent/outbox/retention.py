@@ -49,7 +49,7 @@ class Retention(AsideRetention):
             interrupted = [r for row in rows if (r := self._interrupt(row, now))]
             resumed = [r for row in rows if (r := self._apply("pend", self._by_seq(row["seq"]), now))]
             self._extend_quarantines(now)
-            self._rebuild_lanes()
+            self._rebuild_lanes(now)
             self._recount()
             recovery = Recovery(
                 interrupted=tuple(record.id for record in interrupted),
@@ -147,10 +147,11 @@ class Retention(AsideRetention):
                 del values["mac"]
                 self._query("set_upload_mark", **self._sealed_values("upload_marks", values))
 
-    def _rebuild_lanes(self) -> None:
+    def _rebuild_lanes(self, now: Moment) -> None:
         self._query("drop_lanes")
         for lane in self._query("lanes_to_build").fetchall():
-            self._query("set_lane", user_hmac=lane["user_hmac"], environment=lane["environment"])
+            values = {"user_hmac": lane["user_hmac"], "environment": lane["environment"], "running_s": now.running_s}
+            self._query("set_lane", **values)
 
     def _recount(self) -> None:
         self._query("drop_state_counts")

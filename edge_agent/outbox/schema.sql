@@ -142,11 +142,11 @@ CREATE TABLE lanes (
     environment     TEXT NOT NULL,
     head_seq        INTEGER NOT NULL,
     live            INTEGER NOT NULL,
-    ready_running_s REAL NOT NULL,
+    ready_running_s REAL NOT NULL,                 -- 0 = ready; set to it when that time has come
     PRIMARY KEY (user_hmac, environment)
 ) STRICT, WITHOUT ROWID;
-CREATE INDEX lanes_in_order ON lanes (environment, live DESC, head_seq, ready_running_s);
-CREATE INDEX lanes_by_time ON lanes (environment, ready_running_s);
+-- The ready ones in the order of their turn, then the waiting ones in the order of their time.
+CREATE INDEX lanes_in_order ON lanes (environment, ready_running_s, live DESC, head_seq);
 
 -- PUTs whose outcome is not known (yet): while `until_running_s` lies ahead, no *other* capture of that user
 -- may be matched. Outlives the deletion of the user.
