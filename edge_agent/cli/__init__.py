@@ -19,6 +19,7 @@ COMMANDS = {
     "status": ("edge_agent.cli.verify", "status"),
     "demo": ("edge_agent.cli.demo", "demo"),
     "config": ("edge_agent.cli.config", "config"),
+    "bench": ("edge_agent.cli.bench", "bench"),
 }
 
 

@@ -48,7 +48,8 @@ MAY_IMPORT = {
     "client": "api",
     "sandbox": "config packs picture vision",
     "demo": "config packs camera vision screening api client",
-    "cli": "config picture report packs camera vision gate screening session outbox api daemon client sandbox demo",
+    "bench": "config cypherface outbox forwarder workers",
+    "cli": "config picture report packs camera vision gate screening session outbox api daemon client sandbox demo bench",
     "__main__": "cli",
 }
 ANYBODY = {"types", "errors", "__version__"}
