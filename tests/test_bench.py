@@ -24,7 +24,7 @@ from edge_agent.errors import EnvironmentFault
 from edge_agent.types import State
 
 KEY = bytes(range(32))
-TINY = ["--rows", "20", "--pictures", "3", "--drain", "5"]
+TINY = ["--quick", "--rows", "20", "--pictures", "3", "--drain", "5"]
 DOCS = Path(__file__).resolve().parents[1] / "docs"
 
 
