@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -152,3 +153,21 @@ def test_a_token_that_ended_early_is_replaced(
 
     assert asyncio.run(session()) is VerdictKind.POSITIVE
     assert [seen.step for seen in sandbox.requests][4:] == ["generate_url", *calls, "put", "match"]
+
+
+def test_a_sequence_searches_the_path_for_no_module(
+    sandbox: SandboxServer, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Python does not remember a module that it did not find, and the HTTP library asks for one again and again."""
+    searched: list[str] = []
+
+    class Finder:
+        @staticmethod
+        def find_spec(name: str, path: object = None, target: object = None) -> None:
+            del path, target
+            searched.append(name)
+
+    ask(sandbox, settings, tmp_path, "jane")  # what is imported at the first use is here now
+    monkeypatch.setattr(sys, "meta_path", [Finder, *sys.meta_path])
+    ask(sandbox, settings, tmp_path, "jane")
+    assert searched == []
