@@ -18,9 +18,10 @@ from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.wire import new_image_name
 from edge_agent.errors import EnvironmentFault
 from edge_agent.forwarder import CONTENT_TYPE, Forwarder
+from edge_agent.outbox import Store
 from edge_agent.outbox.records import Environment, VerificationRecord
+from edge_agent.storekeeper import Storekeeper
 from edge_agent.types import State
-from edge_agent.workers import Worker
 
 GOAL = 0.6
 """The forwarder is to reach this share of the bare loop's speed."""
@@ -86,20 +87,28 @@ async def _enrol(settings: CypherFaceSection, names: list[str]) -> None:
 
 async def _drain(state_dir: Path, key: bytes, settings: CypherFaceSection, rows: int, users: int) -> float:
     """Seconds that the forwarder takes for ``rows`` captures; filling the queue is not counted."""
-    worker, verdicts = Worker("store"), _Verdicts(rows)
+    verdicts = _Verdicts(rows)
+
+    def open_store(*, adopt: bool) -> Store:
+        del adopt
+        return BenchStore.without_caps(state_dir, key, verdicts.note)
+
+    keeper = Storekeeper(open_store)
+    await keeper.bring_up()
     try:
-        store = await worker.run(BenchStore.begin, state_dir, key, verdicts.note)
-        try:
-            environment = Environment(settings.base_url, settings.merchant_id)
-            await worker.run(store.fill, rows, users, ROW_BYTES, environment)
-            async with CypherFaceClient(settings) as client:
-                seconds = await _forward_all(Forwarder(store, worker, client, settings), verdicts)
-            await worker.run(_check, store)
-            return seconds
-        finally:
-            await worker.run(store.close)
+        environment = Environment(settings.base_url, settings.merchant_id)
+        await keeper.run(_fill, rows, users, environment)
+        async with CypherFaceClient(settings) as client:
+            seconds = await _forward_all(Forwarder(keeper, client, settings), verdicts)
+        await keeper.run(_check)
+        return seconds
     finally:
-        worker.close()
+        await keeper.close()
+
+
+def _fill(store: Store, /, rows: int, users: int, environment: Environment) -> None:
+    if isinstance(store, BenchStore):
+        store.fill(rows, users, ROW_BYTES, environment)
 
 
 class _Verdicts:
@@ -128,7 +137,7 @@ async def _forward_all(forwarder: Forwarder, verdicts: _Verdicts) -> float:
         await asyncio.gather(task, return_exceptions=True)
 
 
-def _check(store: BenchStore) -> None:
+def _check(store: Store) -> None:
     """A capture that ended otherwise than with its verdict was not the work that is measured."""
     others = {state.value: number for state, number in store.counts().items() if number and state is not State.VERIFIED}
     if others:

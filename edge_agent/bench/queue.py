@@ -30,9 +30,13 @@ class BenchStore(Store):
     @classmethod
     def begin(cls, state_dir: Path, key: bytes, listener: Listener | None = None) -> Self:
         """As the daemon begins: opened and recovered."""
-        store = cls.open(state_dir, key, clock=SystemClock(), limits=_NO_CAPS, listener=listener, machine="bench")
+        store = cls.without_caps(state_dir, key, listener)
         store.recover()
         return store
+
+    @classmethod
+    def without_caps(cls, state_dir: Path, key: bytes, listener: Listener | None = None) -> Self:
+        return cls.open(state_dir, key, clock=SystemClock(), limits=_NO_CAPS, listener=listener, machine="bench")
 
     @contextmanager
     def _change(self, **how: Any) -> Iterator[Moment]:

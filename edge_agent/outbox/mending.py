@@ -107,7 +107,8 @@ class Mending(Copying):
         after = self._by_seq(row["seq"])
         if row["image_bytes"] and not after["image_bytes"]:
             self._query("delete_payload", seq=row["seq"])
-        return self._finish(name, after, now, row["state"], detail)
+        self._finish(name, after, now, row["state"], detail)
+        return self._by_seq(row["seq"])
 
     # -- what has no row
 

@@ -1,4 +1,5 @@
--- Version 1 to 2: how many verifications are in each state is counted as they change. Nothing that was there is touched.
+-- Version 1 to 2: how many verifications are in each state is counted as they change, and the lanes (derived, rebuilt at
+-- the start) are found in another order. Nothing else that was there is touched.
 CREATE TABLE state_counts (
     state  TEXT PRIMARY KEY,
     number INTEGER NOT NULL
@@ -14,3 +15,6 @@ CREATE TRIGGER verification_uncounted AFTER DELETE ON verifications BEGIN
     UPDATE state_counts SET number = number - 1 WHERE state = old.state;
 END;
 INSERT INTO state_counts (state, number) SELECT state, count(*) FROM verifications GROUP BY state;
+DROP INDEX lanes_in_order;
+DROP INDEX lanes_by_time;
+CREATE INDEX lanes_in_order ON lanes (environment, ready_running_s, live DESC, head_seq);

@@ -145,8 +145,8 @@ def test_random_pages_cost_only_what_was_on_them(wreck: Wreck, tmp_path: Path, c
 LOG_DAMAGE: dict[str, Callable[[Path], None]] = {
     "nothing": lambda _: None,
     "its header": lambda log: overwrite(log, 0, garbage(32)),
-    "one frame": lambda log: overwrite(log, 32 + 40 * (PAGE + 24) + 500, garbage(2000)),
-    "the start of a frame": lambda log: overwrite(log, 32 + 41 * (PAGE + 24), garbage(24)),
+    "one frame": lambda log: overwrite(log, 32 + 20 * (PAGE + 24) + 500, garbage(2000)),
+    "the start of a frame": lambda log: overwrite(log, 32 + 21 * (PAGE + 24), garbage(24)),
     "its last frame": lambda log: overwrite(log, log.stat().st_size - PAGE, garbage(PAGE)),
     "its second half": halve,
     "all of it": scramble,

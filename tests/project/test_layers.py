@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "client": "api",
     "sandbox": "config packs picture vision",
     "demo": "config packs camera vision screening api client",
-    "bench": "config cypherface outbox forwarder workers",
+    "bench": "config cypherface outbox forwarder storekeeper",
     "cli": "config picture report packs camera vision gate screening session outbox api daemon client sandbox demo bench",
     "__main__": "cli",
 }
