@@ -112,6 +112,7 @@ class Retention(AsideRetention):
             record = self._apply("erase", row, now) or self._record(row, now)
             if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
                 self._delete_user(row["user_hmac"])
+                self._rewrite_users()
             return record
 
     def delete_user(self, user_id: str) -> Destruction:
@@ -206,6 +207,7 @@ class Retention(AsideRetention):
         with self._change() as now:
             self._chain.append(Entry("user_destruction_finished", user_hmac=user_hmac, detail=counts), now)
             self._query("end_erasure", user_hmac=user_hmac)
+            self._rewrite_users()
 
     def _resume_erasures(self) -> int:
         with self._database.reading():
