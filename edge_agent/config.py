@@ -301,6 +301,7 @@ class OutboxSection(Section):
     """The durable queue."""
 
     key: SecretRef = Field(default_factory=lambda: SecretRef(credential="edge-agent-key"))
+    previous_key: SecretRef | None = Field(None, description="the device key before `key`, until a rotation is done")
     max_items: int = Field(5000, ge=1, le=10_000_000)
     max_bytes: int = Field(1 << 30, ge=1 << 20, description="bytes of queued captures")
     max_age_s: float = Field(259_200.0, gt=0, description="s of running time")
