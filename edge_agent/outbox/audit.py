@@ -100,7 +100,11 @@ class AuditChain:
         return row
 
     def verify(self, expect_head: AuditHead | None = None) -> AuditReport:
-        """Walk the chain from its beginning to its end, over the gaps that have a believable anchor."""
+        """Walk the chain from its beginning to its end, over the gaps that have a believable anchor.
+
+        After a rotation of the key nothing more is written with the key before, and its first act is a record: so
+        generations only grow, and an end of an older one was forged with a key that got about.
+        """
         start = seq, previous = self._start()
         walk = _Walk(expect_head)
         for row in self._database.execute(self._sql["audit_from"], after=seq):
@@ -114,13 +118,18 @@ class AuditChain:
             key = self._keys.get(row["key_generation"])
             if key is None or not same(row["mac"], chain_mac(key, previous, row)):
                 return walk.bad(seq, f"record {row['seq']} was changed, or one before it was replaced", self.head())
-            seq, previous = row["seq"], row["mac"]
+            if row["key_generation"] < walk.generation:
+                return walk.bad(seq, f"record {row['seq']} was made with a key that was rotated away", self.head())
+            seq, previous, walk.generation = row["seq"], row["mac"], row["key_generation"]
             if walk.is_another(seq, previous):
                 return walk.bad(seq - 1, f"record {seq} is not the one that was noted as head", self.head())
             walk.records += 1
         head = AuditHead(seq, previous.hex()) if seq > start[0] else None
         if expect_head and seq < expect_head.seq:
             return walk.bad(seq, f"records {seq + 1} to {expect_head.seq} are cut off", head)
+        if 0 < walk.generation < max(self._keys):
+            why = f"records from {seq + 1} on are cut off: the last is from before the rotation of the key"
+            return walk.bad(seq, why, head)
         return AuditReport(True, walk.records, head, gaps=tuple(walk.gaps))
 
     def _end(self) -> Position:
@@ -142,12 +151,25 @@ class AuditChain:
         row: sqlite3.Row | None = self._database.execute(self._sql["next_anchor"], after=position[0]).fetchone()
         return row if row is not None and anchor_fits(self._keys, row, position) else None
 
+    def resign_anchors(self) -> None:
+        """Sign the anchors with the newest key: only that one is believed, so an older one makes no other anchor."""
+        generation, before = max(self._keys), beginning(self._keys)
+        for anchor in self._database.execute(self._sql["anchors"]).fetchall():
+            record = self._database.execute(self._sql["audit_up_to"], seq=anchor["seq"]).fetchone()
+            after = max(before, (record["seq"], record["mac"]) if record else before, key=lambda position: position[0])
+            if _is_signed(self._keys, anchor, after):
+                signed = _anchor_mac(self._keys[generation], anchor, after)
+                self._database.execute(self._sql["resign_anchor"], seq=anchor["seq"], generation=generation, mac=signed)
+            before = (anchor["seq"], anchor["chain_mac"])
+
 
 class _Walk:
     """What a walk over the chain has seen."""
 
     def __init__(self, expected: AuditHead | None) -> None:
         self.records = 0
+        self.generation = 0
+        """Of the key of the last record."""
         self.gaps: list[AuditGap] = []
         self._expected = expected
 
@@ -175,7 +197,14 @@ def beginning(keys: Mapping[int, bytes]) -> Position:
 
 
 def anchor_fits(keys: Mapping[int, bytes], anchor: Mapping[str, Any] | sqlite3.Row, after: Position = (0, b"")) -> bool:
-    """Whether an anchor is genuine and, if it bridges a gap, belongs after this position."""
+    """Whether an anchor is genuine and, if it bridges a gap, belongs after this position.
+
+    Only the newest key makes anchors: one that was rotated away may have got about.
+    """
+    return anchor["key_generation"] == max(keys) and _is_signed(keys, anchor, after)
+
+
+def _is_signed(keys: Mapping[int, bytes], anchor: Mapping[str, Any] | sqlite3.Row, after: Position) -> bool:
     key = keys.get(anchor["key_generation"])
     return key is not None and same(anchor["mac"], _anchor_mac(key, anchor, after))
 

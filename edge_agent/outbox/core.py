@@ -124,9 +124,8 @@ class Core:
 
     def _sealed_values(self, table: str, values: Mapping[str, Any]) -> dict[str, Any]:
         """The values with ``mac_generation`` and ``mac``; they must be complete and of the columns' types."""
-        generation = max(self._keys.rows)
-        complete = {**values, "mac_generation": generation}
-        return {**complete, "mac": row_mac(self._keys.rows[generation], table, complete)}
+        complete = {**values, "mac_generation": self._keys.row_generation}
+        return {**complete, "mac": row_mac(self._keys.row, table, complete)}
 
     # -- transitions
 
@@ -201,7 +200,7 @@ class Core:
             row = self._query("user", user_hmac=user_hmac).fetchone()
             if row is None:
                 return None
-            opened[user_hmac] = self._keys.device.unwrap_user_key(user_hmac, row["wrapped_key"])
+            opened[user_hmac] = self._keys.unwrap_user_key(user_hmac, row["key_generation"], row["wrapped_key"])
         return opened[user_hmac]
 
     def _delete_user(self, user_hmac: bytes) -> None:
@@ -225,6 +224,9 @@ class Core:
         """Leave no copy of a wrapped key that is not in use: pages that were split or joined keep some."""
         for name in ("take_users_out", "empty_users", "put_users_back", "forget_taken_out"):
             self._query(name)
+
+    def _keys_changed(self) -> None:
+        """The sealed secrets are not (certain to be) those of before: a copy kept elsewhere is renewed here."""
 
     def _user_id(self, key: bytes, user_hmac: bytes) -> str:
         row = self._query("user", user_hmac=user_hmac).fetchone()

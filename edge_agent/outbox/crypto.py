@@ -26,7 +26,8 @@ import hmac
 import os
 import struct
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any
 
 from cryptography.exceptions import InvalidTag
@@ -204,15 +205,65 @@ def _derive(device_key: bytes, store_id: bytes, purpose: str) -> bytes:
     return HKDF(algorithm=hashes.SHA256(), length=KEY_BYTES, salt=store_id, info=info).derive(device_key)
 
 
+class Rotation(StrEnum):
+    """Where the device key's rotation stands."""
+
+    NONE = "none"
+    DUE = "due"
+    """The store is wholly under the previous key: ``rotate`` begins."""
+    RUNNING = "running"
+    """Begun and not finished: both keys are needed until it is."""
+    DONE = "done"
+    """A previous key was given and is not needed (any more)."""
+
+
 @dataclass(frozen=True, slots=True)
 class StoreKeys:
-    """The keys in use while a store is open."""
+    """The keys in use while a store is open. Of each dictionary (generation -> key) the highest seals."""
 
-    device: DeviceKeys
-    lookup: bytes
-    rows: dict[int, bytes]
-    """Generation -> key; the highest seals."""
-    audits: dict[int, bytes]
+    devices: dict[int, DeviceKeys]
+    """Two only while a rotation runs."""
+    lookup: bytes = field(repr=False)
+    rows: dict[int, bytes] = field(repr=False)
+    """Two only while a rotation runs."""
+    audits: dict[int, bytes] = field(repr=False)
+    """All there ever were: the chain is never written again."""
+    configured: DeviceKeys
+    """Of the key that the operator calls the current one; a rotation leads to it."""
+    previous_given: bool = False
+
+    @property
+    def generation(self) -> int:
+        """Of the device key that wraps."""
+        return max(self.devices)
+
+    @property
+    def device(self) -> DeviceKeys:
+        return self.devices[self.generation]
+
+    @property
+    def row_generation(self) -> int:
+        return max(self.rows)
+
+    @property
+    def row(self) -> bytes:
+        """The key that seals rows."""
+        return self.rows[self.row_generation]
+
+    @property
+    def rotation(self) -> Rotation:
+        if len(self.devices) > 1:
+            return Rotation.RUNNING
+        if not same(self.device.check_value, self.configured.check_value):
+            return Rotation.DUE
+        return Rotation.DONE if self.previous_given else Rotation.NONE
+
+    def unwrap_user_key(self, user_hmac: bytes, generation: int, wrapped: bytes) -> bytes:
+        """Raises StorageError ``tampered``."""
+        device = self.devices.get(generation)
+        if device is None:
+            raise tampered("users", user_hmac.hex(), f"there is no device key {generation}")
+        return device.unwrap_user_key(user_hmac, wrapped)
 
     def user_hmac(self, user_id: str) -> bytes:
         return mac(self.lookup, "user", user_id)

@@ -199,7 +199,7 @@ SELECT generation, check_value FROM device_keys
 INSERT INTO device_keys (generation, check_value, created_at) VALUES (:generation, :check_value, :created_at)
 
 -- name: secrets
-SELECT name, generation, sealed FROM secrets
+SELECT name, generation, key_generation, sealed FROM secrets
 
 -- name: insert_secret
 INSERT INTO secrets (name, generation, key_generation, sealed) VALUES (:name, :generation, :key_generation, :sealed)
@@ -299,6 +299,60 @@ SELECT name, value, mac FROM meta WHERE name >= 'aside:' AND name < 'aside;'
 
 -- name: forget_meta
 DELETE FROM meta WHERE name = :name
+
+-- Rotation of the device key (rotation.py). What was done already drops out by its generation; `after` passes by what
+-- does not authenticate and is left alone.
+
+-- name: reseal_secret
+UPDATE secrets SET key_generation = :key_generation, sealed = :sealed WHERE name = :name AND generation = :generation
+
+-- name: sealed_meta
+SELECT name, value, mac FROM meta WHERE mac IS NOT NULL
+
+-- name: anchors
+SELECT * FROM audit_anchors ORDER BY seq
+
+-- name: audit_up_to
+SELECT seq, mac FROM audit WHERE seq <= :seq ORDER BY seq DESC LIMIT 1
+
+-- name: resign_anchor
+UPDATE audit_anchors SET key_generation = :generation, mac = :mac WHERE seq = :seq
+
+-- name: users_to_rewrap
+SELECT * FROM users WHERE key_generation < :generation AND user_hmac > :after ORDER BY user_hmac LIMIT :batch
+
+-- name: rewrap_user
+UPDATE users SET key_generation = :generation, wrapped_key = :wrapped_key WHERE user_hmac = :user_hmac
+
+-- name: verifications_to_reseal
+SELECT * FROM verifications WHERE mac_generation < :generation AND seq > :after ORDER BY seq LIMIT :batch
+
+-- name: idempotency_to_reseal
+SELECT * FROM idempotency WHERE mac_generation < :generation AND key_hmac > :after ORDER BY key_hmac LIMIT :batch
+
+-- name: upload_marks_to_reseal
+SELECT * FROM upload_marks WHERE mac_generation < :generation AND image_name > :after ORDER BY image_name LIMIT :batch
+
+-- name: failures_to_reseal
+SELECT * FROM failures WHERE mac_generation < :generation AND seq > :after ORDER BY seq LIMIT :batch
+
+-- name: reseal_verifications
+UPDATE verifications SET mac_generation = :mac_generation, mac = :mac WHERE seq = :seq
+
+-- name: reseal_idempotency
+UPDATE idempotency SET mac_generation = :mac_generation, mac = :mac WHERE key_hmac = :key_hmac
+
+-- name: reseal_upload_marks
+UPDATE upload_marks SET mac_generation = :mac_generation, mac = :mac WHERE image_name = :image_name
+
+-- name: reseal_failures
+UPDATE failures SET mac_generation = :mac_generation, mac = :mac WHERE seq = :seq
+
+-- name: drop_row_keys
+DELETE FROM secrets WHERE name = 'row' AND generation < :generation
+
+-- name: drop_device_keys
+DELETE FROM device_keys WHERE generation < :generation
 
 -- A page that was split or joined keeps copies of the cells that left it, in its unused middle, where secure_delete
 -- does not reach. Taking every row out frees the pages, which are then overwritten as a whole.

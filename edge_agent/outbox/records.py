@@ -219,6 +219,8 @@ class Recovery:
     """captured, matching -> pending."""
     leases_voided: int = 0
     erasures_finished: int = 0
+    rotation_finished: bool = False
+    """A rotation of the device key that was interrupted is done now."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,6 +233,22 @@ class Destruction:
     records: int
     """Verifications stripped of everything personal."""
     audit_seq: int
+    traces_left: bool
+    """True when a reader kept old pages in the write-ahead log; ``tick`` tries again."""
+
+
+@dataclass(frozen=True, slots=True)
+class RotationReport:
+    """What a rotation of the device key did, since this process began or resumed it."""
+
+    generation: int
+    """Of the key in use."""
+    users: int
+    """User keys wrapped anew."""
+    rows: int
+    """Rows sealed anew."""
+    left_alone: int
+    """What did not authenticate before either."""
     traces_left: bool
     """True when a reader kept old pages in the write-ahead log; ``tick`` tries again."""
 

@@ -36,6 +36,7 @@ class Retention(AsideRetention):
         finished = self._resume_erasures()
         recovery = self._reserve.insist(lambda: self._end_interrupted(finished))
         self._reserve.insist(self._tend_asides)
+        self._keys_changed()  # the last instance may have died right after a rotation
         self._wipe()
         return recovery
 
@@ -174,8 +175,8 @@ class Retention(AsideRetention):
 
     def _save_clock(self, now: Moment) -> None:
         saved = RunningClock(now.instant.boot_id, now.instant.boottime_s, self._running.base_s).to_json()
-        key = self._keys.rows[max(self._keys.rows)]
-        self._database.execute(QUERIES["set_meta"], name="clock", value=saved, mac=mac(key, "meta", "clock", saved))
+        sealed = mac(self._keys.row, "meta", "clock", saved)
+        self._database.execute(QUERIES["set_meta"], name="clock", value=saved, mac=sealed)
 
     def _destroy_key(self, user_hmac: bytes) -> int:
         with self._change() as now:

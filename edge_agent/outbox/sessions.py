@@ -159,7 +159,7 @@ class Sessions(Lockouts):
         self._database.execute(
             QUERIES["insert_user"],
             user_hmac=user_hmac,
-            generation=1,
+            generation=self._keys.generation,
             wrapped_key=self._keys.device.wrap_user_key(user_hmac, user_key),
             user_id=seal(user_key, user_id.encode(), Place("users", user_hmac.hex(), "user id", user_hmac)),
         )

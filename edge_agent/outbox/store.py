@@ -26,8 +26,8 @@ from edge_agent.outbox.core import QUERIES, Listener
 from edge_agent.outbox.crypto import StoreKeys, mac, parse_key, same, tampered
 from edge_agent.outbox.database import Database, StateLock, free_bytes, prepare_directory
 from edge_agent.outbox.migrations import migrate
-from edge_agent.outbox.proof import Proof
 from edge_agent.outbox.records import Limits, QueueStats, VerificationRecord
+from edge_agent.outbox.rotation import Rotating
 from edge_agent.outbox.rows import Row
 from edge_agent.outbox.space import Reserve, Space
 from edge_agent.outbox.vault import check_machine, initialise, machine_identity, unlock
@@ -36,7 +36,7 @@ from edge_agent.types import State
 _MAX_SEQ = (1 << 63) - 1
 
 
-class Store(Proof):
+class Store(Rotating):
     """The whole outbox. ``open`` it, ``recover`` once, ``tick`` every 60 s, ``close`` it."""
 
     _closing: ExitStack
@@ -53,19 +53,22 @@ class Store(Proof):
         listener: Listener | None = None,
         machine: str | None = None,
         adopt: bool = False,
+        previous_key: bytes | None = None,
         free_bytes: Callable[[Path], int] = free_bytes,
     ) -> Self:
         """Open or make the outbox in ``state_dir``.
 
         key: the device key, as ``parse_key`` takes it. listener: called on this thread with every changed record
         after its commit; it must not raise and must not call the store. machine: the machine's identity (default:
-        this machine's). adopt: accept a state directory made on another machine.
+        this machine's). adopt: accept a state directory made on another machine. previous_key: the device key before
+        ``key``, until a rotation from one to the other is done; ``rotation`` tells.
 
         Raises StorageError ``state_locked``, ``key_mismatch``, ``state_moved``, ``schema_unknown``,
         ``migration_failed``; what is stored is then unchanged. A database that is gone while its key file or a
         salvage's files are there is ``storage_corrupt``: ``salvage``.
         """
         device_key = parse_key(key)
+        old_key = None if previous_key is None else parse_key(previous_key)
         instance_id = instance_id or uuid.uuid4().hex
         machine = machine_identity() if machine is None else machine
         with ExitStack() as stack:
@@ -78,7 +81,7 @@ class Store(Proof):
             now_iso = to_iso(clock.wall())
             database.create_schema(lambda: initialise(database, QUERIES, device_key, now_iso))
             with database.transaction():
-                keys = unlock(database, QUERIES, device_key)
+                keys = unlock(database, QUERIES, device_key, old_key)
                 moved = check_machine(database, QUERIES, keys, machine, adopt=adopt)
                 chain = AuditChain(database, QUERIES, keys.audits, instance_id)
                 running = _resume_clock(database, keys, chain.last(), instant(clock))
@@ -193,7 +196,7 @@ def _tidy(state_dir: Path, database: Database) -> None:
 
 def _resume_clock(database: Database, keys: StoreKeys, last: Row | None, now: BootInstant) -> RunningClock:
     row = database.execute(QUERIES["meta"], name="clock").fetchone()
-    if row is not None and not same(row["mac"], mac(keys.rows[max(keys.rows)], "meta", "clock", row["value"])):
+    if row is not None and not same(row["mac"], mac(keys.row, "meta", "clock", row["value"])):
         raise tampered("meta", "clock", "its mac is wrong")
     seen = [RunningClock.from_json(row["value"])] if row is not None else []
     if last is not None:
