@@ -85,6 +85,8 @@ class Store(Rotating):
                 moved = check_machine(database, QUERIES, keys, machine, adopt=adopt)
                 chain = AuditChain(database, QUERIES, keys.audits, instance_id)
                 running = _resume_clock(database, keys, chain.last(), instant(clock))
+                if moved:
+                    chain.append(Entry("adopted"), running.moment(clock))
             migrate(database, chain, running.moment(clock), reserve)
             _tidy(state_dir, database)
             store = cls(
@@ -97,16 +99,14 @@ class Store(Rotating):
                 listener=listener,
                 reserve=reserve,
             )
-            reserve.insist(lambda: store._opened(moved=moved))
+            reserve.insist(store._opened)
             reserve.adapt(store.limits.reserve_bytes)
             store._closing = stack.pop_all()
             return store
 
-    def _opened(self, *, moved: bool) -> None:
+    def _opened(self) -> None:
         with self._change() as now:
             self._save_clock(now)
-            if moved:
-                self._chain.append(Entry("adopted"), now)
 
     def close(self) -> None:
         """Persist the running time, close the file, let the next one in. Never raises for a failing disk."""

@@ -92,18 +92,6 @@ def test_another_key_is_a_mismatch_and_changes_nothing(state_dir: Path, clock: F
         assert store.payload(record.id) == picture(record.id)
 
 
-def test_a_moved_state_directory_is_refused_until_it_is_adopted(state_dir: Path, clock: FakeClock) -> None:
-    with open_store(state_dir, clock) as store:
-        record = capture(store)
-    with pytest.raises(StorageError) as caught:
-        open_store(state_dir, clock, machine="another machine")
-    assert caught.value.code == "state_moved"
-    with open_store(state_dir, clock, machine="another machine", adopt=True) as store:
-        assert store.payload(record.id) == picture(record.id)
-        assert store.verify_audit().ok
-    open_store(state_dir, clock, machine="another machine").close()
-
-
 def test_a_file_of_a_newer_version_is_left_alone(state_dir: Path, clock: FakeClock) -> None:
     with open_store(state_dir, clock) as store:
         store._database.execute("PRAGMA user_version = 99")
