@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from edge_agent.availability import ForwarderStatus
 from edge_agent.config import CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
+from edge_agent.cypherface.tokens import boottime_s
 from edge_agent.cypherface.upload import UploadKind, UploadTarget
 from edge_agent.cypherface.verdict import Verdict
 from edge_agent.forwarder import Forwarder
@@ -44,8 +45,8 @@ class Span:
 class RecordingClient(CypherFaceClient):
     """The real client, which notes who was served when. A sequence ends when its last call ends."""
 
-    def __init__(self, settings: CypherFaceSection) -> None:
-        super().__init__(settings)
+    def __init__(self, settings: CypherFaceSection, clock: Callable[[], float] = boottime_s) -> None:
+        super().__init__(settings, clock=clock)
         self.spans: list[Span] = []
         self._of_name: dict[str, Span] = {}
 
@@ -74,8 +75,16 @@ class RecordingClient(CypherFaceClient):
 class Bench:
     """An async context manager; ``start`` lets the forwarder run."""
 
-    def __init__(self, folder: Path, sandbox: SandboxServer, *, deny_offline: bool = False, **settings: Any) -> None:
-        self.clock = fakes.FakeClock()
+    def __init__(
+        self,
+        folder: Path,
+        sandbox: SandboxServer,
+        *,
+        deny_offline: bool = False,
+        clock: fakes.FakeClock | None = None,
+        **settings: Any,
+    ) -> None:
+        self.clock = clock or fakes.FakeClock()
         self.sandbox = sandbox
         self.folder = folder
         self.settings = section(folder, sandbox, **settings)
@@ -92,7 +101,7 @@ class Bench:
         await self.keeper.bring_up()
         assert self.keeper.fault is None
         intercept(self.keeper, Store.lease_next, self._look)
-        self.client = RecordingClient(self.settings)
+        self.client = RecordingClient(self.settings, self.clock.boottime_s)
         self.forwarder = Forwarder(
             self.keeper,
             self.client,

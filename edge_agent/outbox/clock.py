@@ -2,8 +2,8 @@
 
 - ``CLOCK_BOOTTIME`` (suspend included) measures durations *within* one boot: deadlines, leases, validity.
 - The *running clock* (``ages.py``) strings boots together: a lower bound of elapsed time that never goes back.
-- The wall clock is information for people. Its differences count only between two different boots, and only
-  when the clock was synchronised at both ends; it never orders anything (sequence numbers do).
+- The wall clock is information for people. Its differences count only over the gap between two different boots, and
+  only when the clock was synchronised on both sides of it; it never orders anything (sequence numbers do).
 """
 
 from __future__ import annotations

@@ -97,6 +97,7 @@ class Core:
             raise
 
     def _now(self) -> Moment:
+        self._running = self._running.trusting(self._clock)
         return self._running.moment(self._clock)
 
     def _query(self, statement: str, /, **values: Any) -> sqlite3.Cursor:
@@ -248,13 +249,7 @@ class Core:
         return True
 
     def _age_s(self, row: Row, now: Moment) -> float:
-        return age_s(
-            now,
-            running_s=row["created_running_s"],
-            wall=row["created_at"],
-            synchronised=bool(row["created_synchronised"]),
-            boot_id=row["created_boot_id"],
-        )
+        return age_s(now, running_s=row["created_running_s"], boot_id=row["created_boot_id"])
 
     def _record(self, row: Row, now: Moment) -> VerificationRecord:
         key = None if row["erased"] else self._user_key(row["user_hmac"])

@@ -31,13 +31,10 @@ SELECT * FROM verifications
 WHERE image_bytes > 0 AND seq > :after AND lease_token IS NULL AND state NOT IN ('captured', 'matching')
 ORDER BY seq LIMIT 1
 
--- Too old by running time, or by the wall clock of another boot when it was synchronised then and is now.
--- name: too_old
-SELECT seq FROM verifications
-WHERE image_bytes > 0 AND seq > :after AND lease_token IS NULL AND (
-    created_running_s <= :running_limit_s
-    OR (:synchronised AND created_synchronised AND created_boot_id <> :boot_id AND created_at <= :wall_limit))
-ORDER BY seq LIMIT :limit
+-- The pictures that may expire.
+-- name: oldest_first
+SELECT seq, created_running_s, created_boot_id FROM verifications INDEXED BY verifications_with_picture
+WHERE image_bytes > 0 AND seq > :after AND lease_token IS NULL ORDER BY seq
 
 -- What waited and need not any more stands in line again; so `claimable` never walks past those that wait.
 -- name: ready_lanes

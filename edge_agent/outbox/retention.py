@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
+from dataclasses import replace
 from functools import partial
 
 from edge_agent.errors import StorageError
-from edge_agent.outbox.ages import Moment, RunningClock, to_iso
+from edge_agent.outbox.ages import Moment
 from edge_agent.outbox.aside_retention import AsideRetention
 from edge_agent.outbox.audit import Entry
 from edge_agent.outbox.core import QUERIES
@@ -161,20 +161,20 @@ class Retention(AsideRetention):
         self._query("total_anew")
 
     def _too_old(self, now: Moment, after: int) -> list[Row]:
-        max_age_s = self.limits.max_age_s
-        rows = self._query(
-            "too_old",
-            running_limit_s=now.running_s - max_age_s,
-            synchronised=int(now.synchronised),
-            boot_id=now.instant.boot_id,
-            wall_limit=to_iso(now.wall - timedelta(seconds=max_age_s)) if now.synchronised else "",
-            after=after,
-            limit=_BATCH,
-        )
-        return [self._by_seq(row["seq"]) for row in rows.fetchall()]
+        """Nothing is older than what was made before it, so the first that is young enough ends the search."""
+        found: list[Row] = []
+        for row in self._query("oldest_first", after=after):
+            whole = self._by_seq(row["seq"])
+            if self._age_s(row, now) >= self.limits.max_age_s:
+                found.append(whole)
+            elif self._readable(whole, now):  # whoever can change a row must not stop the others' end
+                break
+            if len(found) == _BATCH:
+                break
+        return found
 
     def _save_clock(self, now: Moment) -> None:
-        saved = RunningClock(now.instant.boot_id, now.instant.boottime_s, self._running.base_s).to_json()
+        saved = replace(self._running, boottime_s=now.instant.boottime_s).to_json()
         sealed = mac(self._keys.row, "meta", "clock", saved)
         self._database.execute(QUERIES["set_meta"], name="clock", value=saved, mac=sealed)
 

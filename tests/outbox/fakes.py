@@ -28,6 +28,8 @@ class FakeClock:
     boot: str = "boot-1"
     sync: bool = True
     boots: int = field(default=1, repr=False)
+    asleep_s: float = 0.0
+    """Of this boot, in suspend: CLOCK_BOOTTIME counts it, ``time.monotonic()`` does not."""
 
     def wall(self) -> datetime:
         return self.wall_now
@@ -36,7 +38,7 @@ class FakeClock:
         return self.boottime
 
     def monotonic_s(self) -> float:
-        return self.boottime
+        return self.boottime - self.asleep_s
 
     def boot_id(self) -> str:
         return self.boot
@@ -48,11 +50,16 @@ class FakeClock:
         self.boottime += seconds
         self.wall_now += timedelta(seconds=seconds)
 
+    def suspend(self, seconds: float) -> None:
+        self.advance(seconds)
+        self.asleep_s += seconds
+
     def reboot(self, *, off_s: float = 0.0, wall: datetime | None = None, sync: bool = True) -> None:
         """Another boot after ``off_s`` without power; ``wall`` is what the board then believes."""
         self.boots += 1
         self.boot = f"boot-{self.boots}"
         self.boottime = 5.0
+        self.asleep_s = 0.0
         self.wall_now = wall or self.wall_now + timedelta(seconds=off_s)
         self.sync = sync
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from edge_agent.outbox import Store
-from edge_agent.outbox.ages import RunningClock, age_s, to_iso
+from edge_agent.outbox.ages import MAX_BOOTS, RunningClock, age_s
 from edge_agent.outbox.clock import BootInstant, SystemClock, instant
 from edge_agent.outbox.records import Limits
 from edge_agent.types import State
@@ -16,7 +16,7 @@ from tests.outbox.fakes import NOON, FakeClock, capture, crash, lease, open_stor
 
 pytestmark = pytest.mark.arm
 
-DAY = 86_400.0
+HOUR, DAY = 3600.0, 86_400.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -57,9 +57,10 @@ def test_a_wall_clock_that_jumps_a_year_expires_and_reorders_nothing(
     ],
 )
 def test_a_month_in_a_drawer_counts_only_between_two_trusted_clocks(
-    store: Store, state_dir: Path, clock: FakeClock, created_synced: bool, now_synced: bool, state: State
+    state_dir: Path, clock: FakeClock, created_synced: bool, now_synced: bool, state: State
 ) -> None:
     clock.sync = created_synced
+    store = open_store(state_dir, clock)
     record = pending(store)
     clock.reboot(off_s=30 * DAY, sync=now_synced)
     store = reopen(store, state_dir, clock)
@@ -198,8 +199,33 @@ def test_the_kernel_says_whether_the_wall_clock_is_right(
 
 
 def test_within_one_boot_the_wall_clock_is_not_asked() -> None:
-    now = RunningClock("a", 0, 0).moment(FakeClock(boot="a", wall_now=NOON + timedelta(days=365)))
-    assert age_s(now, running_s=40, wall=to_iso(NOON), synchronised=True, boot_id="a") == 60
+    clock = FakeClock(boot="a")
+    running = RunningClock.resume([], instant(clock)).trusting(clock)
+    clock.wall_now += timedelta(days=365)
+    clock.boottime += 60
+    assert age_s(running.trusting(clock).moment(clock), running_s=100, boot_id="a") == 60
+
+
+def test_what_a_running_clock_knows_of_earlier_boots_is_kept() -> None:
+    clock = FakeClock()
+    first = RunningClock.resume([], instant(clock)).trusting(clock)
+    clock.reboot(off_s=DAY)
+    second = RunningClock.resume([first], instant(clock)).trusting(clock)
+    assert RunningClock.from_json(second.to_json()) == second
+    assert second.moment(clock).dark_since_s("boot-1") == pytest.approx(DAY - 5)
+    assert second.moment(clock).dark_since_s("boot-2") == 0
+
+
+def test_what_was_made_before_the_boots_that_are_told_apart_counts_as_if_made_in_the_oldest() -> None:
+    clock = FakeClock()
+    running = RunningClock.resume([], instant(clock)).trusting(clock)
+    for _ in range(MAX_BOOTS + 10):
+        clock.reboot(off_s=HOUR)
+        running = RunningClock.resume([running], instant(clock)).trusting(clock)
+    now = running.moment(clock)
+    assert len(running.boots) == MAX_BOOTS
+    assert now.dark_since_s("boot-1") == now.dark_since_s(running.boots[0].boot_id) > 60 * (HOUR - 5)
+    assert len(running.to_json()) < 8000
 
 
 def test_a_tick_before_any_capture_is_quiet(store: Store, state_dir: Path, clock: FakeClock) -> None:
