@@ -140,6 +140,16 @@ def test_a_parked_capture_loses_its_picture_with_age_and_stays_failed(store: Sto
     assert (after.state, after.parked, after.error_code, after.image_bytes) == (State.FAILED, False, "unknown_user", 0)
 
 
+def test_a_row_that_was_made_younger_from_outside_keeps_no_other_capture_from_expiring(
+    store: Store, clock: FakeClock
+) -> None:
+    forged, record = pending(store, "mallory"), pending(store, "alice")
+    store._database.execute("UPDATE verifications SET created_running_s = 1e12 WHERE id = :id", id=forged.id)
+    clock.advance(3 * DAY + 1)
+    assert state_after_tick(store, record.id) is State.EXPIRED
+    assert store.tampered == {forged.id}
+
+
 def test_the_file_shrinks_after_a_backlog_drains(state_dir: Path, clock: FakeClock) -> None:
     with open_store(state_dir, clock, limits=Limits(max_age_s=60)) as store:
         for user in "abcdefgh":
