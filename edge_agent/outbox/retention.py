@@ -167,7 +167,8 @@ class Retention(AsideRetention):
             whole = self._by_seq(row["seq"])
             if self._age_s(row, now) >= self.limits.max_age_s:
                 found.append(whole)
-            elif self._readable(whole, now):  # whoever can change a row must not stop the others' end
+            # a row that was made younger from outside must not keep the others
+            elif self._readable(whole, now):
                 break
             if len(found) == _BATCH:
                 break
