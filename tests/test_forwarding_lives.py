@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -14,7 +15,7 @@ from edge_agent.sandbox.faults import Fault
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.types import State
 from tests.bench import Bench, play, sha256_of
-from tests.outbox.fakes import NOON, FakeClock
+from tests.outbox.fakes import NOON, FakeClock, crash
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 DAY, YEAR = 86_400.0, timedelta(days=365)
@@ -45,8 +46,14 @@ def is_approved(bench: Bench, record: VerificationRecord) -> bool:
     return approved(record, instant(bench.clock), VALID_S)
 
 
+async def power_cut(bench: Bench, **options: Any) -> None:
+    """Nothing more of this process reaches the disk, then the next boot begins."""
+    await bench.worker.run(crash, bench.store)
+    bench.clock.reboot(**options)
+
+
 def lives(folder: Path, sandbox: SandboxServer, clock: FakeClock, *boots: Callable[[Bench], Awaitable[None]]) -> None:
-    """One process per boot, on the same files; a boot changes ``clock`` before it ends."""
+    """One process per boot, on the same files; all but the last end with a power cut."""
     for boot in boots:
         play(folder, sandbox, boot, clock=clock)
 
@@ -112,7 +119,7 @@ def test_a_reboot_between_upload_and_match_uploads_the_capture_again_and_approve
         records.append(await bench.captured("alice"))
         await bench.forwarder.submit(records[0].id)
         await bench.until(lambda: "put" in bench.steps())
-        clock.reboot(off_s=3600, wall=None if sync else EPOCH, sync=sync)
+        await power_cut(bench, off_s=3600, wall=None if sync else EPOCH, sync=sync)
 
     async def next_boot(bench: Bench) -> None:
         assert await bench.state(records[0]) is State.PENDING
@@ -139,7 +146,7 @@ def test_a_backlog_of_boards_without_a_clock_is_sent_in_the_order_of_its_making(
         async def offline(bench: Bench) -> None:
             records.append(await bench.pending("alice"))
             clock.advance(600)
-            clock.reboot(wall=wall, sync=sync)
+            await power_cut(bench, wall=wall, sync=sync)
 
         return offline
 
@@ -176,7 +183,7 @@ def test_back_off_and_retry_go_on_after_a_jump_and_a_suspend(tmp_path: Path, san
 def test_a_lease_that_ended_in_suspend_brings_no_verdict_and_the_capture_goes_again(
     tmp_path: Path, sandbox: SandboxServer
 ) -> None:
-    sandbox.inject(Fault(step="match", kind="latency", latency_s=0.3, times=1))
+    sandbox.inject(Fault(step="match", kind="latency", latency_s=0.8, times=1))
 
     async def scenario(bench: Bench) -> None:
         record = await bench.captured("alice")
