@@ -48,7 +48,7 @@ def is_approved(bench: Bench, record: VerificationRecord) -> bool:
 
 async def power_cut(bench: Bench, **options: Any) -> None:
     """Nothing more of this process reaches the disk, then the next boot begins."""
-    await bench.worker.run(crash, bench.store)
+    await bench.keeper.run(crash)
     bench.clock.reboot(**options)
 
 

@@ -30,7 +30,6 @@ def aside_fact(aside: Aside, now: Moment, *, erased: bool = False) -> tuple[str,
     """
     since = {
         "at": now.iso,
-        "synchronised": now.synchronised,
         "boot_id": now.instant.boot_id,
         "running_s": now.running_s,
         "erased": erased,
@@ -85,14 +84,13 @@ class AsideRetention(Forwarding):
         name, value = aside_fact(aside, now)
         row = self._query("meta", name=name).fetchone()
         if row is None or not self._is_fact(name, row["value"], row["mac"]):
-            self._query("set_meta", name=name, value=value, mac=mac(self._fact_key(), "meta", name, value))
+            self._query("set_meta", name=name, value=value, mac=mac(self._keys.row, "meta", name, value))
             row = {"value": value}
         fact: dict[str, Any] = json.loads(row["value"])
         return fact
 
     def _is_too_old(self, fact: Mapping[str, Any], now: Moment) -> bool:
-        since = {name: fact[name] for name in ("running_s", "synchronised", "boot_id")}
-        return age_s(now, wall=fact["at"], **since) >= self.limits.max_age_s
+        return age_s(now, running_s=fact["running_s"], boot_id=fact["boot_id"]) >= self.limits.max_age_s
 
     def _destroy_aside(self, aside: Aside, why: str) -> None:
         size = aside.bytes
@@ -102,7 +100,4 @@ class AsideRetention(Forwarding):
             self._chain.append(Entry("aside_destroyed", detail={"aside": aside.name, "why": why, "bytes": size}), now)
 
     def _is_fact(self, name: str, value: bytes, sealed: bytes | None) -> bool:
-        return any(same(sealed, mac(key, "meta", name, value)) for key in self._keys.rows.values())
-
-    def _fact_key(self) -> bytes:
-        return self._keys.rows[max(self._keys.rows)]
+        return same(sealed, mac(self._keys.row, "meta", name, value))

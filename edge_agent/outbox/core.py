@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from edge_agent.errors import InputError, StorageError
+from edge_agent.outbox import keyfile
 from edge_agent.outbox.ages import Moment, RunningClock, age_s, from_iso
 from edge_agent.outbox.audit import AuditChain, Entry
 from edge_agent.outbox.clock import BootInstant, Clock
@@ -227,7 +228,15 @@ class Core:
             self._query(name)
 
     def _keys_changed(self) -> None:
-        """The sealed secrets are not (certain to be) those of before: a copy kept elsewhere is renewed here."""
+        """The sealed secrets are not (certain to be) those of before: their side file is renewed.
+
+        A full disk leaves that to the next start: it must not keep the queue from draining.
+        """
+        try:
+            keyfile.save(self._database.path.parent, self._database)
+        except StorageError as exc:
+            if exc.code != "storage_full":
+                raise
 
     def _user_id(self, key: bytes, user_hmac: bytes) -> str:
         row = self._query("user", user_hmac=user_hmac).fetchone()

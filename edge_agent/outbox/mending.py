@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from edge_agent.outbox.ages import Moment, RunningClock
@@ -47,9 +48,7 @@ class Mending(Copying):
         """Write the last record: what was kept, what was lost, where the damaged files are."""
         with self._database.transaction():
             now = self._now()
-            self._set_fact(
-                "clock", RunningClock(now.instant.boot_id, now.instant.boottime_s, self._running.base_s).to_json()
-            )
+            self._set_fact("clock", replace(self._running, boottime_s=now.instant.boottime_s).to_json())
             self._set_fact(*aside_fact(aside, now, erased=bool(self._doomed)))
             report = self._report(aside, keys_from)
             self._chain.append(Entry("salvaged", detail=_summary(report)), now)
@@ -134,14 +133,14 @@ class Mending(Copying):
         now = instant(self._clock)
         running = RunningClock.resume(self._seen_clocks, now)
         base_s = max(running.base_s, self._latest_running_s - now.boottime_s)
-        self._running = RunningClock(now.boot_id, now.boottime_s, base_s)
+        self._running = replace(running, base_s=base_s)
 
     def _make_lease_index(self) -> None:
         (statement,) = (text for text in statements(read_sql("schema.sql")) if "INDEX one_lease_per_user" in text)
         self._database.execute(statement)
 
     def _set_fact(self, name: str, value: bytes) -> None:
-        sealed = mac(self._keys.rows[max(self._keys.rows)], "meta", name, value)
+        sealed = mac(self._keys.row, "meta", name, value)
         self._query("set_meta", name=name, value=value, mac=sealed)
 
     def _report(self, aside: Aside, keys_from: str) -> SalvageReport:

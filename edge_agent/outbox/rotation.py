@@ -182,6 +182,7 @@ class Rotating(Proof):
 
     def _finish_rotation(self, course: _Course) -> None:
         keys = self._keys
+        self._destroy_asides("rotation")  # they hold keys wrapped under the old one
         with self._change() as now:
             self._rewrite_users()
             self._query("drop_row_keys", generation=keys.row_generation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -41,7 +42,7 @@ def adoptions(store: Store) -> int:
     ],
 )
 def test_a_refused_store_is_not_changed(
-    state_dir: Path, clock: FakeClock, made: str, options: dict[str, object], code: str
+    state_dir: Path, clock: FakeClock, made: str, options: dict[str, Any], code: str
 ) -> None:
     before = {file.name: file.read_bytes() for file in state_dir.iterdir()}
     with pytest.raises(StorageError) as caught:

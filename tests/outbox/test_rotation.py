@@ -26,7 +26,7 @@ pytestmark = pytest.mark.arm
 
 OLD, NEW, OTHER = b"o" * 32, b"n" * 32, b"x" * 32
 ROOT = Path(__file__).resolve().parents[2]
-BOTH = {"key": NEW, "previous_key": OLD}
+BOTH: dict[str, Any] = {"key": NEW, "previous_key": OLD}
 
 
 class PowerCut(BaseException):
@@ -118,9 +118,7 @@ def test_a_new_store_is_made_under_the_current_key(state_dir: Path, clock: FakeC
 
 
 @pytest.mark.parametrize("keys", [{"key": OLD}, {"key": OLD, "previous_key": OLD}, {"key": OLD, "previous_key": NEW}])
-def test_rotating_to_the_key_that_is_in_use_is_refused(
-    state_dir: Path, clock: FakeClock, keys: dict[str, bytes]
-) -> None:
+def test_rotating_to_the_key_that_is_in_use_is_refused(state_dir: Path, clock: FakeClock, keys: dict[str, Any]) -> None:
     pictures = made(state_dir, clock, "old")
     with open_store(state_dir, clock, **keys) as store:
         head = store.audit_head()
