@@ -365,3 +365,14 @@ INSERT INTO users SELECT * FROM taken_out ORDER BY user_hmac
 
 -- name: forget_taken_out
 DROP TABLE temp.taken_out
+
+-- -- custody --------------------------------------------------------------------------------------------------------
+
+-- What holds a picture, the newest first; `only_parked` NULL = parked or not.
+-- name: with_picture
+SELECT * FROM verifications
+WHERE image_bytes > 0 AND seq < :before AND (:only_parked IS NULL OR parked = :only_parked)
+ORDER BY seq DESC LIMIT :limit
+
+-- name: audit_of
+SELECT * FROM audit WHERE verification_id = :id ORDER BY seq

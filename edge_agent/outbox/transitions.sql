@@ -157,3 +157,13 @@ WHERE seq = :seq
 -- name: lose_private
 UPDATE verifications SET private = NULL, error_detail = NULL, updated_at = :now
 WHERE seq = :seq AND (private IS NOT NULL OR error_detail IS NOT NULL)
+
+-- -- custody --------------------------------------------------------------------------------------------------------
+
+-- An operator destroys a capture that waits or is parked, leased or not. Nothing personal is left in the row.
+-- name: purge
+UPDATE verifications
+SET state = 'deleted', parked = 0, private = NULL, error_detail = NULL, image_sha256 = NULL, image_bytes = 0,
+    image_name = NULL, erased = 1, lease_token = NULL, lease_instance = NULL, lease_until_running_s = NULL,
+    updated_at = :now
+WHERE seq = :seq AND (parked = 1 OR state IN ('captured', 'matching', 'pending', 'provisionally_verified'))
