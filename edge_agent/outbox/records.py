@@ -6,12 +6,13 @@ are seconds of the running clock (see ages.py), on which leases, back-off and ag
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
-from edge_agent.errors import AgentError
+from edge_agent.errors import AgentError, InputError
 from edge_agent.types import FINAL_STATES, State
 
 if TYPE_CHECKING:
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
     from edge_agent.config import Config
     from edge_agent.outbox.clock import BootInstant
+
+_HEAD = re.compile(r"([1-9][0-9]{0,17}):([0-9a-fA-F]{64})")
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +266,18 @@ class AuditHead:
 
     def __str__(self) -> str:
         return f"{self.seq}:{self.mac}"
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """``SEQ:MAC`` as printed. Raises InputError."""
+        found = _HEAD.fullmatch(text.strip())
+        if found is None:
+            raise InputError(
+                f"cannot use {text!r} as the head of the audit log",
+                code="invalid_request",
+                hint="SEQ:MAC as audit verify prints it: a number, a colon and 64 hex digits",
+            )
+        return cls(int(found[1]), found[2].lower())
 
 
 @dataclass(frozen=True, slots=True)
