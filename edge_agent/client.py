@@ -14,8 +14,21 @@ from urllib.parse import quote
 import httpx
 
 from edge_agent.api.wire import VerificationBody
-from edge_agent.errors import AgentError, EnvironmentFault
+from edge_agent.api.wire_outbox import (
+    AdoptionBody,
+    AuditCheck,
+    OutboxCheck,
+    OutboxEntry,
+    OutboxList,
+    PurgeBody,
+    RetryBody,
+    RotationBody,
+)
+from edge_agent.errors import AgentError, EnvironmentFault, InputError
 from edge_agent.types import JsonObject
+
+CHECK_S = 1800.0
+"""What reads or changes the whole outbox may take this much longer: a Pi with a full card."""
 
 
 class ApiError(AgentError):
@@ -106,6 +119,70 @@ class AgentClient:
         except ApiError:
             return False
 
+    def alive(self) -> bool:
+        """True when an agent answers. Raises ApiError when it does not admit this caller."""
+        try:
+            self._call("GET", "/v1/health")
+        except EnvironmentFault:
+            return False
+        return True
+
+    # -- for operators: the outbox, its proof, its key
+
+    def outbox_list(self, *, limit: int = 100, before: int | None = None, parked: bool | None = None) -> OutboxList:
+        """What holds a picture, the newest first; ``before`` is ``next_before`` of the page before."""
+        options = {"limit": limit, "before": before, "parked": None if parked is None else str(parked).lower()}
+        given = {name: value for name, value in options.items() if value is not None}
+        return OutboxList.model_validate_json(self._call("GET", "/v1/outbox", params=given).content)
+
+    def outbox_show(self, verification_id: str) -> OutboxEntry:
+        """One verification and all that happened to it."""
+        return OutboxEntry.model_validate_json(self._call("GET", f"/v1/outbox/{_segment(verification_id)}").content)
+
+    def outbox_verify(self) -> OutboxCheck:
+        """Authenticate every row and picture, and check the file."""
+        return OutboxCheck.model_validate_json(self._call("POST", "/v1/outbox/verify", slow=CHECK_S).content)
+
+    def outbox_retry(self, verification_id: str) -> RetryBody:
+        """Queue a parked capture again, or end its back-off. Raises ApiError ``state_conflict``."""
+        answer = self._call("POST", f"/v1/outbox/{_segment(verification_id)}/retry")
+        return RetryBody.model_validate_json(answer.content)
+
+    def outbox_retry_all(self, *, parked: bool = False) -> RetryBody:
+        """End every back-off; ``parked`` queues what was set aside too."""
+        params = {"parked": str(parked).lower()}
+        answer = self._call("POST", "/v1/outbox/retry", params=params, slow=CHECK_S)
+        return RetryBody.model_validate_json(answer.content)
+
+    def outbox_export(self, verification_id: str) -> bytes:
+        """The picture in clear: biometric data. The agent has audited it before this returns."""
+        return self._call("POST", f"/v1/outbox/{_segment(verification_id)}/export").content
+
+    def outbox_purge(self, verification_id: str) -> PurgeBody:
+        """Destroy one open or parked capture. Raises ApiError ``state_conflict``."""
+        answer = self._call("DELETE", f"/v1/outbox/{_segment(verification_id)}")
+        return PurgeBody.model_validate_json(answer.content)
+
+    def outbox_purge_all(self, *, parked_only: bool) -> PurgeBody:
+        """Destroy every capture, or the parked ones."""
+        params = {"which": "parked" if parked_only else "all"}
+        return PurgeBody.model_validate_json(self._call("DELETE", "/v1/outbox", params=params, slow=CHECK_S).content)
+
+    def audit_verify(self, expect_head: str | None = None) -> AuditCheck:
+        """Walk the audit chain; with a head that was noted (SEQ:MAC) a cut-off end is found too."""
+        params = {} if expect_head is None else {"expect_head": expect_head}
+        return AuditCheck.model_validate_json(
+            self._call("POST", "/v1/audit/verify", params=params, slow=CHECK_S).content
+        )
+
+    def key_rotate(self) -> RotationBody:
+        """Change to the configured key. Raises ApiError ``rotation_not_due``."""
+        return RotationBody.model_validate_json(self._call("POST", "/v1/key/rotate", slow=CHECK_S).content)
+
+    def adopt(self) -> AdoptionBody:
+        """Accept a state directory that was made on another machine. Raises ApiError ``not_moved``."""
+        return AdoptionBody.model_validate_json(self._call("POST", "/v1/adopt").content)
+
     def events(
         self, verification_id: str | None = None, *, after: int | None = None, timeout_s: float = 60.0
     ) -> Iterator[ServerEvent]:
@@ -140,6 +217,13 @@ class AgentClient:
             hint="is it running? systemctl status edge-agent, or: edge-agent run --config FILE",
             retryable=True,
         )
+
+
+def _segment(text: str) -> str:
+    """Text as one part of a path: a typing mistake must not lead to another route."""
+    if text in {"", ".", ".."}:
+        raise InputError("cannot find the verification: the id is empty or a dot", code="not_found")
+    return quote(text, safe="")
 
 
 def _wait(seconds: float) -> dict[str, str]:

@@ -22,7 +22,7 @@ from starlette.routing import Route
 
 from edge_agent import __version__
 from edge_agent.agent import Agent
-from edge_agent.api import problems, wire
+from edge_agent.api import outbox_routes, problems, wire
 from edge_agent.api.peer import STATE_KEY, Peer
 from edge_agent.enrolment import PictureRefused
 from edge_agent.errors import (
@@ -78,6 +78,17 @@ def route_table() -> tuple[Entry, ...]:
         Entry("GET", "/v1/verifications/{id}/events", "pos", verification_events),
         Entry("GET", "/v1/events", "pos", all_events),
         Entry("PUT", "/v1/users/{user_id}/source", "enrol", enrol),
+        Entry("GET", "/v1/outbox", "admin", outbox_routes.list_outbox),
+        Entry("DELETE", "/v1/outbox", "admin", outbox_routes.purge_all),
+        Entry("POST", "/v1/outbox/verify", "admin", outbox_routes.verify),
+        Entry("POST", "/v1/outbox/retry", "admin", outbox_routes.retry_all),
+        Entry("GET", "/v1/outbox/{id}", "admin", outbox_routes.show),
+        Entry("DELETE", "/v1/outbox/{id}", "admin", outbox_routes.purge),
+        Entry("POST", "/v1/outbox/{id}/retry", "admin", outbox_routes.retry),
+        Entry("POST", "/v1/outbox/{id}/export", "admin", outbox_routes.export),
+        Entry("POST", "/v1/audit/verify", "admin", outbox_routes.verify_audit),
+        Entry("POST", "/v1/key/rotate", "admin", outbox_routes.rotate_key),
+        Entry("POST", "/v1/adopt", "admin", outbox_routes.adopt),
         Entry("GET", "/v1/health", "any", health),
         Entry("GET", "/v1/ready", "any", ready),
         Entry("GET", "/v1/status", "any", status),
