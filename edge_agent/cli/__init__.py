@@ -20,6 +20,10 @@ COMMANDS = {
     "demo": ("edge_agent.cli.demo", "demo"),
     "config": ("edge_agent.cli.config", "config"),
     "bench": ("edge_agent.cli.bench", "bench"),
+    "outbox": ("edge_agent.cli.outbox", "outbox"),
+    "audit": ("edge_agent.cli.proof", "audit"),
+    "key": ("edge_agent.cli.proof", "key"),
+    "adopt": ("edge_agent.cli.proof", "adopt"),
 }
 
 
