@@ -25,7 +25,7 @@ from edge_agent.api.wire_outbox import (
 )
 from edge_agent.errors import AgentError
 from edge_agent.outbox.core import QUEUED
-from edge_agent.outbox.records import AuditHead, AuditReport, Environment, QueueStats, StoreReport, VerificationRecord
+from edge_agent.outbox.records import AuditReport, Environment, QueueStats, StoreReport, VerificationRecord
 
 if TYPE_CHECKING:
     from edge_agent.outbox import Store
@@ -52,11 +52,6 @@ def waiting(store: Store, *, limit: int, before: int | None, parked: bool | None
 def entry(store: Store, verification_id: str) -> OutboxEntry:
     """One verification with its history. Raises InputError ``not_found``, StorageError ``tampered``."""
     return entry_body(store.describe(verification_id), AUTHENTICATED)
-
-
-def audit(store: Store, expect_head: AuditHead | None) -> AuditCheck:
-    """Walk the audit chain."""
-    return audit_body(store.verify_audit(expect_head), AUTHENTICATED)
 
 
 def retry_all(store: Store, environment: Environment, *, actor: str, parked: bool, forwarding: bool) -> RetryBody:

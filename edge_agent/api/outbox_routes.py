@@ -11,7 +11,7 @@ from edge_agent.api import custody, keeping
 from edge_agent.api.wire_outbox import MAX_LISTED, AdoptionBody
 from edge_agent.errors import InputError
 from edge_agent.outbox import Store
-from edge_agent.outbox.records import AuditHead
+from edge_agent.outbox.records import AuditHead, AuditReport
 from edge_agent.outbox.structure import Structure, StructureReport
 
 if TYPE_CHECKING:
@@ -62,7 +62,9 @@ async def show(call: Call) -> Response:
 
 async def verify(call: Call) -> Response:
     """Authenticate every row and picture, and check the file."""
-    found = await keeping.run(call.agent, Store.verify)
+    found = await keeping.run(call.agent, Store.verify_part, None)
+    while found.next_after is not None:  # a part at a time: a customer's capture need not wait for all of it
+        found = await keeping.run(call.agent, Store.verify_part, found)
     structure = await asyncio.to_thread(_check_structure, call.agent)
     return _json(custody.check_body(structure, found, custody.AUTHENTICATED))
 
@@ -77,7 +79,10 @@ async def verify_audit(call: Call) -> Response:
     """Walk the audit chain; ``?expect_head=SEQ:MAC`` finds a cut-off end too."""
     text = call.request.query_params.get("expect_head")
     head = AuditHead.parse(text) if text is not None else None
-    return _json(await keeping.run(call.agent, custody.audit, head))
+    walked = await keeping.run(call.agent, Store.walk_audit, None, head)
+    while not isinstance(walked, AuditReport):
+        walked = await keeping.run(call.agent, Store.walk_audit, walked, head)
+    return _json(custody.audit_body(walked, custody.AUTHENTICATED))
 
 
 async def retry_all(call: Call) -> Response:

@@ -71,7 +71,7 @@ class FilesAccess:
     def audit_verify(self, expect_head: str | None = None) -> AuditCheck:
         head = None if expect_head is None else AuditHead.parse(expect_head)
         with self._store() as store:
-            return custody.audit(store, head)
+            return custody.audit_body(store.verify_audit(head), custody.AUTHENTICATED)
 
     def key_rotate(self) -> RotationBody:
         with self._store() as store:

@@ -45,6 +45,9 @@ SALVAGE = "salvage"
 Position = tuple[int, bytes]
 """Sequence number and mac of a record: where one is in the chain."""
 
+_PART = 1000
+"""Records checked in one go: the store's thread must not be kept from a customer for long."""
+
 
 @dataclass(frozen=True, slots=True)
 class Entry:
@@ -105,31 +108,50 @@ class AuditChain:
         After a rotation of the key nothing more is written with the key before, and its first act is a record: so
         generations only grow, and an end of an older one was forged with a key that got about.
         """
-        start = seq, previous = self._start()
-        walk = _Walk(expect_head)
-        for row in self._database.execute(self._sql["audit_from"], after=seq):
-            while row["seq"] != seq + 1:
-                anchor = self._bridge((seq, previous))
-                if anchor is None or anchor["seq"] >= row["seq"]:
-                    return walk.bad(seq, f"record {seq + 1} is missing, {row['seq']} follows {seq}", self.head())
-                if problem := walk.cross(seq, anchor):
-                    return walk.bad(seq, problem, self.head())
-                seq, previous = anchor["seq"], anchor["chain_mac"]
-            key = self._keys.get(row["key_generation"])
-            if key is None or not same(row["mac"], chain_mac(key, previous, row)):
-                return walk.bad(seq, f"record {row['seq']} was changed, or one before it was replaced", self.head())
-            if row["key_generation"] < walk.generation:
-                return walk.bad(seq, f"record {row['seq']} was made with a key that was rotated away", self.head())
-            seq, previous, walk.generation = row["seq"], row["mac"], row["key_generation"]
-            if walk.is_another(seq, previous):
-                return walk.bad(seq - 1, f"record {seq} is not the one that was noted as head", self.head())
-            walk.records += 1
-        head = AuditHead(seq, previous.hex()) if seq > start[0] else None
-        if expect_head and seq < expect_head.seq:
-            return walk.bad(seq, f"records {seq + 1} to {expect_head.seq} are cut off", head)
+        walked: Walk | AuditReport | None = None
+        while not isinstance(walked, AuditReport):
+            walked = self.walk(walked, expect_head)
+        return walked
+
+    def walk(self, walk: Walk | None, expected: AuditHead | None) -> Walk | AuditReport:
+        """Go on from where the last part ended (None: from the beginning) for some records, or to the end."""
+        walk = walk or Walk(self._start(), expected)
+        rows = self._database.execute(self._sql["audit_part"], after=walk.seq, limit=_PART).fetchall()
+        for row in rows:
+            problem = self._cross_gaps(walk, row) or self._step(walk, row)
+            if problem:
+                return walk.bad(problem, self.head())
+        return walk if len(rows) == _PART else self._concluded(walk)
+
+    def _cross_gaps(self, walk: Walk, row: sqlite3.Row) -> str | None:
+        """Over the gaps before this record; what is wrong with them, if anything."""
+        while row["seq"] != walk.seq + 1:
+            anchor = self._bridge((walk.seq, walk.mac))
+            if anchor is None or anchor["seq"] >= row["seq"]:
+                return f"record {walk.seq + 1} is missing, {row['seq']} follows {walk.seq}"
+            if problem := walk.cross(anchor):
+                return problem
+        return None
+
+    def _step(self, walk: Walk, row: sqlite3.Row) -> str | None:
+        key = self._keys.get(row["key_generation"])
+        if key is None or not same(row["mac"], chain_mac(key, walk.mac, row)):
+            return f"record {row['seq']} was changed, or one before it was replaced"
+        if row["key_generation"] < walk.generation:
+            return f"record {row['seq']} was made with a key that was rotated away"
+        if walk.is_another(row):
+            return f"record {row['seq']} is not the one that was noted as head"
+        walk.take(row)
+        return None
+
+    def _concluded(self, walk: Walk) -> AuditReport:
+        """At the end of the chain: is it the end that there should be?"""
+        head = AuditHead(walk.seq, walk.mac.hex()) if walk.seq > walk.start else None
+        if walk.expected and walk.seq < walk.expected.seq:
+            return walk.bad(f"records {walk.seq + 1} to {walk.expected.seq} are cut off", head)
         if 0 < walk.generation < max(self._keys):
-            why = f"records from {seq + 1} on are cut off: the last is from before the rotation of the key"
-            return walk.bad(seq, why, head)
+            why = f"records from {walk.seq + 1} on are cut off: the last is from before the rotation of the key"
+            return walk.bad(why, head)
         return AuditReport(True, walk.records, head, gaps=tuple(walk.gaps))
 
     def _end(self) -> Position:
@@ -163,32 +185,40 @@ class AuditChain:
             before = (anchor["seq"], anchor["chain_mac"])
 
 
-class _Walk:
-    """What a walk over the chain has seen."""
+class Walk:
+    """How far a walk over the chain has come, and what it has seen."""
 
-    def __init__(self, expected: AuditHead | None) -> None:
+    def __init__(self, start: Position, expected: AuditHead | None) -> None:
+        self.start = start[0]
+        self.seq, self.mac = start
+        self.expected = expected
         self.records = 0
         self.generation = 0
         """Of the key of the last record."""
         self.gaps: list[AuditGap] = []
-        self._expected = expected
 
-    def bad(self, last_good: int, why: str, head: AuditHead | None) -> AuditReport:
-        return AuditReport(False, self.records, head, last_good + 1, why, tuple(self.gaps))
+    def bad(self, why: str, head: AuditHead | None) -> AuditReport:
+        return AuditReport(False, self.records, head, self.seq + 1, why, tuple(self.gaps))
 
-    def is_another(self, seq: int, found: bytes) -> bool:
+    def take(self, row: sqlite3.Row) -> None:
+        self.seq, self.mac, self.generation = row["seq"], row["mac"], row["key_generation"]
+        self.records += 1
+
+    def is_another(self, row: sqlite3.Row) -> bool:
         """Whether this is the place of the record noted as head, and another record is there."""
-        return self._expected is not None and seq == self._expected.seq and found.hex() != self._expected.mac
+        return self.expected is not None and row["seq"] == self.expected.seq and row["mac"].hex() != self.expected.mac
 
-    def cross(self, seq: int, anchor: sqlite3.Row) -> str | None:
-        """Note the gap after ``seq``; a problem when the record noted as head was in it."""
-        gap = AuditGap(seq + 1, anchor["seq"], anchor["at"])
+    def cross(self, anchor: sqlite3.Row) -> str | None:
+        """Note the gap that the anchor bridges; a problem when the record noted as head was in it."""
+        gap = AuditGap(self.seq + 1, anchor["seq"], anchor["at"])
         self.gaps.append(gap)
-        if self._expected is None or not gap.first <= self._expected.seq <= gap.last:
-            return None
-        if self._expected == AuditHead(gap.last, anchor["chain_mac"].hex()):
-            return None  # what came before is lost, but nothing else than what was noted ended there
-        return f"records {gap.first} to {gap.last} were lost before the salvage of {gap.at}: the noted head is cut off"
+        expected = self.expected
+        # what came before may be lost, but nothing else than what was noted ended there
+        known = expected == AuditHead(gap.last, anchor["chain_mac"].hex())
+        if expected is not None and gap.first <= expected.seq <= gap.last and not known:
+            return f"records {gap.first} to {gap.last} were lost before the salvage of {gap.at}: the noted head is cut off"
+        self.seq, self.mac = anchor["seq"], anchor["chain_mac"]
+        return None
 
 
 def beginning(keys: Mapping[int, bytes]) -> Position:

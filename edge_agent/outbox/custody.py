@@ -13,8 +13,8 @@ from typing import Any
 from edge_agent.errors import InputError
 from edge_agent.outbox.ages import Moment
 from edge_agent.outbox.core import QUEUED
-from edge_agent.outbox.proof import Proof
 from edge_agent.outbox.records import Environment, VerificationRecord
+from edge_agent.outbox.rotation import Rotating
 from edge_agent.outbox.rows import Row
 from edge_agent.types import State
 
@@ -92,7 +92,7 @@ def history_entry(row: Row) -> HistoryEntry:
     return HistoryEntry(row["seq"], row["at"], row["event"], row["from_state"], row["to_state"], detail)
 
 
-class Custody(Proof):
+class Custody(Rotating):
     """Operations of the operator."""
 
     def waiting_list(self, *, limit: int = 100, before: int | None = None, parked: bool | None = None) -> WaitingList:

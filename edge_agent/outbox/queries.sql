@@ -204,9 +204,6 @@ INSERT INTO secrets (name, generation, key_generation, sealed) VALUES (:name, :g
 -- name: audit_head
 SELECT * FROM audit ORDER BY seq DESC LIMIT 1
 
--- name: audit_from
-SELECT * FROM audit WHERE seq > :after ORDER BY seq
-
 -- name: audit_anchor
 SELECT * FROM audit_anchors WHERE reason <> 'salvage' ORDER BY seq DESC LIMIT 1
 
@@ -219,9 +216,6 @@ VALUES (:seq, :at, :synchronised, :boot_id, :boottime_s, :running_s, :instance_i
 -- name: waiting
 SELECT v.* FROM lanes AS l JOIN verifications AS v ON v.seq = l.head_seq
 WHERE l.environment = :environment AND l.ready_running_s > :running_s
-
--- name: all_verifications
-SELECT * FROM verifications ORDER BY seq
 
 -- name: all_idempotency
 SELECT * FROM idempotency
@@ -376,3 +370,9 @@ ORDER BY seq DESC LIMIT :limit
 
 -- name: audit_of
 SELECT * FROM audit WHERE verification_id = :id ORDER BY seq
+
+-- name: audit_part
+SELECT * FROM audit WHERE seq > :after ORDER BY seq LIMIT :limit
+
+-- name: verifications_after
+SELECT * FROM verifications WHERE seq > :after ORDER BY seq LIMIT :limit

@@ -344,6 +344,8 @@ class StoreReport:
     payloads: int
     problems: Mapping[str, str] = field(default_factory=dict)
     """Verification id (or table:key) -> what is wrong."""
+    next_after: int | None = None
+    """Where the next part begins, while the check is not at its end."""
 
     @property
     def ok(self) -> bool:

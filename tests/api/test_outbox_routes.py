@@ -81,12 +81,30 @@ def test_a_picture_is_never_got_by_a_mere_look(stocked: Any) -> None:
 def test_what_ails_the_store_is_a_documented_problem(stocked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, _ = stocked
 
-    def broken(_: Store) -> None:
+    def broken(*_: object) -> None:
         raise StorageError("cannot use the file after an error of the storage")
 
-    monkeypatch.setattr(Store, "verify", broken)
+    monkeypatch.setattr(Store, "verify_part", broken)
     answer = ask(terminal, "POST", "/v1/outbox/verify")
     assert (answer.status_code, answer.json()["code"]) == (503, "storage_failed")
+
+
+def test_a_long_check_leaves_the_store_to_others_in_between(stocked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal, _ = stocked
+    monkeypatch.setattr("edge_agent.outbox.proof._PART", 1)
+    monkeypatch.setattr("edge_agent.outbox.audit._PART", 4)
+    turns: list[str] = []
+    run = terminal.agent._store_worker.run
+
+    async def counted(call: Any, *args: Any, **kwargs: Any) -> Any:
+        turns.append(call.__name__)
+        return await run(call, *args, **kwargs)
+
+    monkeypatch.setattr(terminal.agent._store_worker, "run", counted)
+    body = ask(terminal, "POST", "/v1/outbox/verify").json()
+    audit = ask(terminal, "POST", "/v1/audit/verify").json()
+    assert (body["ok"], body["verifications"], turns.count("verify_part")) == (True, 4, 5)
+    assert (audit["ok"], audit["records"], turns.count("walk_audit")) == (True, body["audit_records"], 6)
 
 
 def test_a_parked_capture_that_is_retried_is_forwarded_at_once(client: AgentClient, sandbox: SandboxServer) -> None:

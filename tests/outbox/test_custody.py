@@ -221,3 +221,30 @@ def test_the_next_attempt_is_told_on_the_running_clock(store: Store, clock: Fake
     clock.advance(100.0)
     page = store.waiting_list()
     assert page.items[0].next_attempt_running_s - page.running_s == pytest.approx(200.0)
+
+
+def test_everything_is_checked_in_parts_with_the_result_of_the_whole(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = [pending(store, f"user-{n}") for n in range(5)]
+    spoil(store, made[1])
+    spoil(store, made[4])
+    whole, audit = store.verify(), store.verify_audit()
+    monkeypatch.setattr("edge_agent.outbox.proof._PART", 2)
+    monkeypatch.setattr("edge_agent.outbox.audit._PART", 3)
+    part = store.verify_part(None)
+    assert (part.verifications, set(part.problems), part.next_after) == (2, {made[1].id}, made[1].seq)
+    assert store.verify() == whole
+    assert set(whole.problems) == {made[1].id, made[4].id}
+    assert store.verify_audit() == audit
+    assert audit.ok
+
+
+@pytest.mark.parametrize("seq", [3, 4, 6, 7])
+def test_a_change_at_the_seam_of_two_parts_is_found(store: Store, monkeypatch: pytest.MonkeyPatch, seq: int) -> None:
+    monkeypatch.setattr("edge_agent.outbox.audit._PART", 3)
+    pending(store, "alice")
+    pending(store, "bob")
+    store._database.execute("DROP TRIGGER audit_is_append_only")
+    store._database.execute("UPDATE audit SET event = 'nothing' WHERE seq = :seq", seq=seq)
+    assert store.verify_audit().first_bad == seq

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -135,14 +136,18 @@ def test_where_there_is_no_outbox_none_is_made(state_dir: Path, clock: FakeClock
     assert not state_dir.exists()
 
 
-def test_nothing_is_changed_by_looking(filled: Store, state_dir: Path, clock: FakeClock) -> None:
-    filled.close()
-    before = (state_dir / DATABASE_FILE).read_bytes()
-    with Structure(state_dir, clock) as structure:
-        structure.check()
-        structure.check_audit()
-        structure.waiting_list()
-    assert (state_dir / DATABASE_FILE).read_bytes() == before
+def test_nothing_is_changed_by_looking_not_even_after_a_power_cut(
+    filled: Store, state_dir: Path, tmp_path: Path, clock: FakeClock
+) -> None:
+    left = tmp_path / "left by a power cut"
+    shutil.copytree(state_dir, left)
+    before = {name: (left / name).read_bytes() for name in (DATABASE_FILE, f"{DATABASE_FILE}-wal")}
+    assert before[f"{DATABASE_FILE}-wal"]
+    with Structure(left, clock) as structure:
+        assert structure.check().problems == ()
+        assert structure.check_audit().head == filled.audit_head()
+        assert len(structure.waiting_list().items) == 2
+    assert {name: (left / name).read_bytes() for name in before} == before
 
 
 def test_the_head_that_was_noted_is_looked_for(filled: Store, state_dir: Path, clock: FakeClock) -> None:
