@@ -114,7 +114,7 @@ def test_sizes_and_times_are_for_people() -> None:
     ]  # fmt: skip
     moment = datetime(2030, 6, 1, 12, tzinfo=UTC)
     assert local(moment) == moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    assert local(moment, synchronised=False).endswith("(clock not set)")
+    assert local(moment, synchronised=False).endswith("(clock not synchronised)")
 
 
 # -- acting -----------------------------------------------------------------------------------------------------------

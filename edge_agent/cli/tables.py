@@ -32,9 +32,9 @@ def size(number: int) -> str:
 
 
 def local(moment: datetime, *, synchronised: bool = True) -> str:
-    """Local time; a clock that was not set is said to be so."""
+    """Local time; a clock that nobody kept right is said to be so."""
     text = moment.astimezone().strftime("%Y-%m-%d %H:%M:%S")
-    return text if synchronised else f"{text} (clock not set)"
+    return text if synchronised else f"{text} (clock not synchronised)"
 
 
 def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
