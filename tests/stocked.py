@@ -59,6 +59,6 @@ def stock(folder: Path, machine: str | None = None) -> Stock:
         return Stock(parked.id, waiting.id, other.id, ended.id)
 
 
-def stocked_terminal(folder: Path) -> Terminal:
+def stocked_terminal(folder: Path, **changes: dict[str, Any]) -> Terminal:
     """An agent on that state directory; its service is not there."""
-    return Terminal(folder, DEAD, CREDENTIALS)
+    return Terminal(folder, DEAD, CREDENTIALS, **changes)

@@ -16,6 +16,7 @@ from edge_agent.cli.files import FilesAccess
 from edge_agent.client import AgentClient
 from edge_agent.errors import AgentError
 from edge_agent.outbox import Store
+from edge_agent.outbox.clock import SystemClock
 from edge_agent.types import State
 from tests.stocked import PICTURE, Stock, open_real_store, stock, stocked_config, stocked_terminal
 
@@ -158,31 +159,27 @@ def test_a_no_has_the_same_code_either_way(way: Way, call: Any, code: str) -> No
     assert (code_of(refused.value), exit_code_of(refused.value)) == (code, 1)
 
 
-class _Report:
-    users_rewrapped, generation, resumed = 3, 2, False
-
-
-def test_the_key_is_changed_either_way(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    asked: list[str] = []
-
-    def rotate(_: Store, *, actor: str) -> _Report:
-        asked.append(actor)
-        return _Report()
-
-    monkeypatch.setattr(Store, "rotate", rotate, raising=False)
-    body = way.access.key_rotate()
-    assert (body.users_rewrapped, body.generation, body.resumed) == (3, 2, False)
-    assert asked == [way.actor]
-
-
-def test_a_rotation_that_is_not_due_is_refused_either_way(way: Way, monkeypatch: pytest.MonkeyPatch) -> None:
-    def rotate(_: Store, *, actor: str) -> _Report:
-        raise AgentError("cannot rotate: it is the same key", code="rotation_not_due")
-
-    monkeypatch.setattr(Store, "rotate", rotate, raising=False)
-    with pytest.raises(AgentError) as refused:
-        way.access.key_rotate()
-    assert (code_of(refused.value), exit_code_of(refused.value)) == ("rotation_not_due", 1)
+@pytest.mark.parametrize("name", WAYS)
+def test_the_key_is_changed_either_way(name: str, tmp_path: Path) -> None:
+    made = stock(tmp_path)
+    new, old = tmp_path / "new.key", tmp_path / "device.key"
+    new.write_text("77" * 32)
+    new.chmod(0o600)
+    changes = {"outbox": {"key": {"file": new}, "previous_key": {"file": old}}}
+    with ExitStack() as stack:
+        if name == "agent":
+            stack.enter_context(stocked_terminal(tmp_path, **changes))
+            access: OutboxAccess = stack.enter_context(AgentClient(tmp_path / "api.sock"))
+        else:
+            access = FilesAccess(stocked_config(tmp_path, **changes))
+        body = access.key_rotate()
+        assert (body.generation, body.users, body.left_alone) == (2, 4, 0)
+        assert access.outbox_export(made.waiting) == PICTURE
+        with pytest.raises(AgentError) as refused:
+            access.key_rotate()
+        assert (code_of(refused.value), exit_code_of(refused.value)) == ("rotation_not_due", 1)
+    with Store.open(tmp_path / "state", new.read_bytes(), clock=SystemClock()) as store:
+        assert store.verify().ok
 
 
 @pytest.mark.parametrize("name", WAYS)

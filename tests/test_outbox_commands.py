@@ -26,6 +26,7 @@ from edge_agent.api import wire_outbox
 from edge_agent.cli import main
 from edge_agent.cli.tables import age, local, size
 from edge_agent.outbox import Store
+from edge_agent.outbox.records import RotationReport
 from edge_agent.types import State
 from tests.project.tree import ROOT
 from tests.stocked import PICTURE, Stock, open_real_store, stock
@@ -170,14 +171,19 @@ def test_nothing_is_exported_that_could_not_be_written(site: Site, stored: Stock
 
 
 def test_the_key_is_rotated(site: Site, stored: Stock, monkeypatch: pytest.MonkeyPatch) -> None:
-    class Report:
-        users_rewrapped, generation, resumed = 3, 2, True
-
-    monkeypatch.setattr(Store, "rotate", lambda _, *, actor: Report(), raising=False)
+    report = RotationReport(generation=2, users=3, rows=8, left_alone=1, traces_left=False)
+    monkeypatch.setattr(Store, "rotate", lambda _, *, actor: report)
     code, out, err = site("key", "rotate", "--yes")
-    assert (code, out) == (0, "key generation 2: 3 users re-wrapped, going on where it was interrupted\n")
+    assert (code, out) == (0, "key generation 2: 3 user keys wrapped and 8 rows sealed anew\n")
+    assert "1 left alone" in err
     assert "destroy the old key" in err
-    assert site.json("key", "rotate", "--yes")[1] == {"users_rewrapped": 3, "generation": 2, "resumed": True}
+    assert site.json("key", "rotate", "--yes")[1] == {
+        "generation": 2,
+        "users": 3,
+        "rows": 8,
+        "left_alone": 1,
+        "traces_left": False,
+    }
 
 
 def test_only_a_moved_state_directory_is_adopted(site: Site) -> None:

@@ -5,13 +5,14 @@ Each function takes the store first, so it runs in the store's thread of a daemo
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, cast
+from typing import TYPE_CHECKING
 
 from edge_agent.api.wire import ErrorBody
 from edge_agent.api.wire_outbox import (
     AttemptErrorBody,
     AuditCheck,
     Authenticity,
+    GapBody,
     HistoryBody,
     OutboxCheck,
     OutboxEntry,
@@ -25,7 +26,14 @@ from edge_agent.api.wire_outbox import (
 )
 from edge_agent.errors import AgentError
 from edge_agent.outbox.core import QUEUED
-from edge_agent.outbox.records import AuditReport, Environment, QueueStats, StoreReport, VerificationRecord
+from edge_agent.outbox.records import (
+    AuditReport,
+    Environment,
+    QueueStats,
+    RotationReport,
+    StoreReport,
+    VerificationRecord,
+)
 
 if TYPE_CHECKING:
     from edge_agent.outbox import Store
@@ -86,27 +94,9 @@ def not_moved() -> AgentError:
     return AgentError("cannot adopt the state directory: it belongs to this machine already", code="not_moved")
 
 
-class RotationReport(Protocol):
-    """What ``Store.rotate`` reports."""
-
-    @property
-    def users_rewrapped(self) -> int: ...
-    @property
-    def generation(self) -> int: ...
-    @property
-    def resumed(self) -> bool: ...
-
-
-class Rotates(Protocol):
-    """A store that can change its device key. Raises AgentError ``rotation_not_due`` when there is nothing to do."""
-
-    def rotate(self, *, actor: str) -> RotationReport: ...
-
-
 def rotate(store: Store, *, actor: str) -> RotationBody:
-    """Re-wrap everything under the new device key."""
-    report = cast("Rotates", store).rotate(actor=actor)
-    return RotationBody(users_rewrapped=report.users_rewrapped, generation=report.generation, resumed=report.resumed)
+    """Everything under the new device key. Raises ConfigurationError ``rotation_not_due``."""
+    return rotation_body(store.rotate(actor=actor))
 
 
 # -- bodies -----------------------------------------------------------------------------------------------------------
@@ -177,6 +167,7 @@ def audit_body(report: AuditReport, authenticity: Authenticity) -> AuditCheck:
         head=str(report.head) if report.head else None,
         first_bad=report.first_bad,
         problem=report.problem,
+        gaps=[GapBody(first=gap.first, last=gap.last, at=gap.at) for gap in report.gaps],
     )
 
 
@@ -211,6 +202,17 @@ def _attempt_error(record: VerificationRecord) -> AttemptErrorBody | None:
     if record.error_code is None:
         return None
     return AttemptErrorBody(code=record.error_code, detail=record.error_detail, status=record.error_status)
+
+
+def rotation_body(report: RotationReport) -> RotationBody:
+    """What a rotation did."""
+    return RotationBody(
+        generation=report.generation,
+        users=report.users,
+        rows=report.rows,
+        left_alone=report.left_alone,
+        traces_left=report.traces_left,
+    )
 
 
 def _purge_body(purged: Purged) -> PurgeBody:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Concatenate, ParamSpec, TypeVar
 
 from edge_agent.api.custody import not_moved
 from edge_agent.outbox import Store
-from edge_agent.outbox.crypto import parse_key
+from edge_agent.outbox.records import RotationReport
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
@@ -15,20 +15,26 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# ruff: noqa: SLF001 - see the module's first line
-
 
 async def run(agent: Agent, operation: Callable[Concatenate[Store, P], T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Run ``operation`` on the store, in the store's thread. Raises what is wrong with the store."""
-    return await agent._store_worker.run(operation, agent._need_store(), *args, **kwargs)
+    return await agent.keeper.run(operation, *args, **kwargs)
 
 
 def resume(agent: Agent) -> bool:
     """Let the forwarder try at once, also when it had stopped; False where there is none."""
-    if agent._forwarder is None:
+    if agent.forwarder is None:
         return False
-    agent._forwarder.resume()
+    agent.forwarder.resume()
     return True
+
+
+async def rotate(agent: Agent, actor: str) -> RotationReport:
+    """Rotate the device key a batch at a time: customers are served in between. Raises as ``Store.rotate``."""
+    await run(agent, Store.begin_rotation, actor=actor)
+    while not await run(agent, Store.rotate_step):
+        pass
+    return await run(agent, Store.rotation_report)
 
 
 async def adopt(agent: Agent, actor: str) -> None:
@@ -36,16 +42,5 @@ async def adopt(agent: Agent, actor: str) -> None:
     fault = agent.faults.get("store")
     if fault is None or fault.code != "state_moved":
         raise not_moved()
-    await agent._store_worker.run(_record_adoption, agent, actor)
-    await agent._guarded("store", agent._open_store)
-    if agent._store is not None:
-        agent._loop("tick", agent._tick)
-        if agent._client is not None:
-            agent._start_forwarder(agent._store, agent._client)
-
-
-def _record_adoption(agent: Agent, actor: str) -> None:
-    config = agent.config
-    key = parse_key(config.outbox.key.read())
-    with Store.open(config.state_dir, key, clock=agent.clock, adopt=True) as store:
-        store.adopted_by(actor)
+    await agent.keeper.adopt()
+    await run(agent, Store.adopted_by, actor)

@@ -127,7 +127,7 @@ async def purge_all(call: Call) -> Response:
 
 async def rotate_key(call: Call) -> Response:
     """Change to the configured key."""
-    return _json(await keeping.run(call.agent, custody.rotate, actor=call.peer.caller))
+    return _json(custody.rotation_body(await keeping.rotate(call.agent, call.peer.caller)))
 
 
 async def adopt(call: Call) -> Response:

@@ -119,6 +119,14 @@ class OutboxCheck(Authenticity):
     problems: list[ProblemBody]
 
 
+class GapBody(BaseModel):
+    """Records that a salvage could not save, bridged by a signed anchor."""
+
+    first: int
+    last: int
+    at: str
+
+
 class AuditCheck(Authenticity):
     """Result of walking the audit chain."""
 
@@ -128,6 +136,7 @@ class AuditCheck(Authenticity):
     """SEQ:MAC of the last record."""
     first_bad: int | None
     problem: str | None
+    gaps: list[GapBody] = []
 
 
 class RetryBody(BaseModel):
@@ -150,9 +159,15 @@ class PurgeBody(BaseModel):
 class RotationBody(BaseModel):
     """What a key rotation did."""
 
-    users_rewrapped: int
     generation: int
-    resumed: bool
+    """Of the key in use."""
+    users: int
+    """User keys wrapped anew."""
+    rows: int
+    """Rows sealed anew."""
+    left_alone: int
+    """What did not authenticate before either."""
+    traces_left: bool
 
 
 class AdoptionBody(BaseModel):

@@ -21,8 +21,8 @@ from edge_agent.config import Config
 from edge_agent.errors import StorageError
 from edge_agent.outbox import Store
 from edge_agent.outbox.clock import Clock, SystemClock
-from edge_agent.outbox.crypto import parse_key
-from edge_agent.outbox.records import AuditHead, Environment, Limits
+from edge_agent.outbox.configured import open_outbox
+from edge_agent.outbox.records import AuditHead, Environment
 from edge_agent.outbox.structure import Structure, require_outbox
 
 
@@ -97,6 +97,5 @@ class FilesAccess:
     def _store(self, *, adopt: bool = False) -> Iterator[Store]:
         config = self._config
         require_outbox(config.state_dir)
-        key = parse_key(config.outbox.key.read())
-        with Store.open(config.state_dir, key, clock=self._clock, limits=Limits.of(config), adopt=adopt) as store:
+        with open_outbox(config, clock=self._clock, adopt=adopt) as store:
             yield store

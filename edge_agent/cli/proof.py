@@ -52,8 +52,9 @@ def rotate(yes: bool, as_json: bool, reach: Reach) -> None:
     if as_json:
         click.echo(done.model_dump_json())
         return
-    resumed = ", going on where it was interrupted" if done.resumed else ""
-    click.echo(f"key generation {done.generation}: {done.users_rewrapped} users re-wrapped{resumed}")
+    click.echo(f"key generation {done.generation}: {done.users} user keys wrapped and {done.rows} rows sealed anew")
+    if done.left_alone:
+        click.echo(f"{done.left_alone} left alone because they do not authenticate: edge-agent outbox verify", err=True)
     click.echo("take outbox.previous_key out of the configuration and destroy the old key", err=True)
 
 

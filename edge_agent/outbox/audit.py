@@ -216,7 +216,9 @@ class Walk:
         # what came before may be lost, but nothing else than what was noted ended there
         known = expected == AuditHead(gap.last, anchor["chain_mac"].hex())
         if expected is not None and gap.first <= expected.seq <= gap.last and not known:
-            return f"records {gap.first} to {gap.last} were lost before the salvage of {gap.at}: the noted head is cut off"
+            return (
+                f"records {gap.first} to {gap.last} were lost before the salvage of {gap.at}: the noted head is cut off"
+            )
         self.seq, self.mac = anchor["seq"], anchor["chain_mac"]
         return None
 

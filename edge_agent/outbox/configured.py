@@ -14,9 +14,11 @@ def open_outbox(config: Config, *, clock: Clock, listener: Listener | None = Non
 
     Raises ConfigurationError (the key cannot be read or is none) and StorageError, see ``Store.open``.
     """
+    previous = config.outbox.previous_key
     return Store.open(
         config.state_dir,
         config.outbox.key.read(),
+        previous_key=None if previous is None else previous.read(),
         clock=clock,
         limits=Limits.of(config),
         listener=listener,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 from edge_agent.errors import InputError
@@ -142,13 +143,8 @@ class Custody(Rotating):
         One that is being forwarded too: its result will have lost the lease. One that was tampered with too: this is
         how it is got rid of. Raises InputError ``not_found``, and StateConflict for one that ended.
         """
-        with self._change() as now:
-            row = self._query("by_id", id=verification_id).fetchone()
-            if row is None:
-                raise InputError("cannot purge the verification: there is none with this id", code="not_found")
-            if not self._purge_row(row, now, actor):
-                self._must(None, self._authentic(row), now, "purge")
-            self._drop_idle_user(row)
+        row = self._reserve.insist(lambda: self._purge_one(verification_id, actor))
+        self._reserve.insist(lambda: self._destroy_asides("erasure"))
         self._wipe()
         return Purged(1, row["image_bytes"], traces_left=self.erasure_pending)
 
@@ -156,10 +152,12 @@ class Custody(Rotating):
         """As ``purge``, of everything with a picture, or of what is parked; a batch at a time, so it can be resumed."""
         captures = size = 0
         for batch in self._batches(only_parked=1 if parked_only else None):
-            gone = self._purge_batch(batch, actor)
+            gone = self._reserve.insist(partial(self._purge_batch, batch, actor))
             captures += len(gone)
             size += sum(row["image_bytes"] for row in gone)
         self.note("purge_all", actor=actor, parked_only=parked_only, captures=captures)
+        if captures:
+            self._reserve.insist(lambda: self._destroy_asides("erasure"))
         self._wipe()
         return Purged(captures, size, traces_left=self.erasure_pending)
 
@@ -201,11 +199,20 @@ class Custody(Rotating):
         with self._change() as now:
             return sum(self._changes("reopen", row, now, actor) for row in rows if self._readable(row, now))
 
+    def _purge_one(self, verification_id: str, actor: str) -> Row:
+        with self._change() as now:
+            row: Row | None = self._query("by_id", id=verification_id).fetchone()
+            if row is None:
+                raise InputError("cannot purge the verification: there is none with this id", code="not_found")
+            if not self._purge_row(row, now, actor):
+                self._must(None, self._authentic(row), now, "purge")
+            self._drop_idle_users([row])
+            return row
+
     def _purge_batch(self, rows: list[Row], actor: str) -> list[Row]:
         with self._change() as now:
             gone = [row for row in rows if self._purge_row(row, now, actor)]
-            for row in gone:
-                self._drop_idle_user(row)
+            self._drop_idle_users(gone)
             return gone
 
     def _purge_row(self, row: Row, now: Moment, actor: str) -> bool:
@@ -214,7 +221,11 @@ class Custody(Rotating):
         detail = {"actor": actor} if genuine else {"actor": actor, "tampered": True}
         return self._apply("purge", row, now, detail) is not None
 
-    def _drop_idle_user(self, row: Row) -> None:
-        """The user's key goes with the last of its verifications."""
-        if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
-            self._query("delete_user", user_hmac=row["user_hmac"])
+    def _drop_idle_users(self, gone: list[Row]) -> None:
+        """A user's key goes with the last of its verifications."""
+        users = {row["user_hmac"] for row in gone}
+        idle = [user for user in users if not self._query("to_erase", user_hmac=user, limit=1).fetchone()]
+        for user_hmac in idle:
+            self._delete_user(user_hmac)
+        if idle:
+            self._rewrite_users()

@@ -217,6 +217,9 @@ VALUES (:seq, :at, :synchronised, :boot_id, :boottime_s, :running_s, :instance_i
 SELECT v.* FROM lanes AS l JOIN verifications AS v ON v.seq = l.head_seq
 WHERE l.environment = :environment AND l.ready_running_s > :running_s
 
+-- name: all_verifications
+SELECT * FROM verifications ORDER BY seq
+
 -- name: all_idempotency
 SELECT * FROM idempotency
 
@@ -360,7 +363,7 @@ INSERT INTO users SELECT * FROM taken_out ORDER BY user_hmac
 -- name: forget_taken_out
 DROP TABLE temp.taken_out
 
--- -- custody --------------------------------------------------------------------------------------------------------
+-- What an operator asks for (custody.py, proof.py).
 
 -- What holds a picture, the newest first; `only_parked` NULL = parked or not.
 -- name: with_picture

@@ -60,7 +60,7 @@ class Rotating(Proof):
         self.begin_rotation(actor=actor)
         while not self.rotate_step(batch=batch):
             pass
-        return self._report()
+        return self.rotation_report()
 
     def begin_rotation(self, *, actor: str) -> None:
         """The first transaction; ``rotate_step`` does the rest. Nothing happens while a rotation runs.
@@ -193,7 +193,8 @@ class Rotating(Proof):
         self._use(replace(keys, devices={keys.generation: keys.device}, rows=rows))
         self._wipe()
 
-    def _report(self) -> RotationReport:
+    def rotation_report(self) -> RotationReport:
+        """What was done so far by this process."""
         course = self._course or _Course({})
         return RotationReport(
             generation=self._keys.generation,

@@ -239,8 +239,6 @@ def _age_s(row: Row, now: Moment) -> float:
     return age_s(
         now,
         running_s=row["created_running_s"],
-        wall=row["created_at"],
-        synchronised=bool(row["created_synchronised"]),
         boot_id=row["created_boot_id"],
     )
 

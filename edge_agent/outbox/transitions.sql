@@ -158,8 +158,6 @@ WHERE seq = :seq
 UPDATE verifications SET private = NULL, error_detail = NULL, updated_at = :now
 WHERE seq = :seq AND (private IS NOT NULL OR error_detail IS NOT NULL)
 
--- -- custody --------------------------------------------------------------------------------------------------------
-
 -- An operator destroys a capture that waits or is parked, leased or not. Nothing personal is left in the row.
 -- name: purge
 UPDATE verifications

@@ -94,13 +94,13 @@ def test_a_long_check_leaves_the_store_to_others_in_between(stocked: Any, monkey
     monkeypatch.setattr("edge_agent.outbox.proof._PART", 1)
     monkeypatch.setattr("edge_agent.outbox.audit._PART", 4)
     turns: list[str] = []
-    run = terminal.agent._store_worker.run
+    run = terminal.agent.keeper.run
 
     async def counted(call: Any, *args: Any, **kwargs: Any) -> Any:
         turns.append(call.__name__)
         return await run(call, *args, **kwargs)
 
-    monkeypatch.setattr(terminal.agent._store_worker, "run", counted)
+    monkeypatch.setattr(terminal.agent.keeper, "run", counted)
     body = ask(terminal, "POST", "/v1/outbox/verify").json()
     audit = ask(terminal, "POST", "/v1/audit/verify").json()
     assert (body["ok"], body["verifications"], turns.count("verify_part")) == (True, 4, 5)
