@@ -7,10 +7,10 @@ ends with 0 once nothing waits. What it tells on stdout, one JSON object a line,
 is about:
 
     {"event": "started", "head": "SEQ:MAC", ...}      opened and recovered
-    {"event": "creating", "picture": NAME, "user": U}
+    {"event": "creating", "picture": NAME, "bytes", "user": U}
     {"event": "ack", "id", "sha256", "user", "seq", "picture", "bytes", "live"}     the acknowledgement
     {"event": "refused", "code", "picture"}           storage_full: not acknowledged, and it goes on
-    {"event": "url" | "put" | "match" | "answered", "user": U}   the client begins / has its answer
+    {"event": "url" | "put" | "match" | "answered" | "gave_up", "user": U}    where the client is in a sequence
     {"event": "state", "id", "state", "user", "error", "parked"}  every change of a capture
     {"event": "final", "id", "state", "user"}         as ``state``, for final ones
     {"event": "network", "network"}
@@ -32,10 +32,10 @@ import random
 import signal
 import sys
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
 from edge_agent.config import CypherFaceSection
@@ -50,6 +50,8 @@ from edge_agent.sandbox.runtime import DEFAULT_API_KEY, DEFAULT_MERCHANT_ID
 from edge_agent.types import State
 from edge_agent.workers import Worker
 from tests.faults.clock import FileClock
+
+T = TypeVar("T")
 
 KEY = bytes(range(1, 33))
 MACHINE = "the machine of the fault matrix"
@@ -94,6 +96,7 @@ class Plan:
     gap_s: float
     timeouts_s: tuple[float, float, float]
     quarantine_s: float
+    settle_s: float
     reserve_bytes: int
     clock: Path | None
     hurry: bool
@@ -146,18 +149,24 @@ class TellingClient(CypherFaceClient):
 
     async def generate_url(self, user_id: str, image_name: str, content_type: str, kind: UploadKind) -> UploadTarget:
         self._user_of[image_name] = user_id
-        self._teller.say("url", user=user_id)
-        return await super().generate_url(user_id, image_name, content_type, kind)
+        return await self._told("url", user_id, super().generate_url(user_id, image_name, content_type, kind))
 
     async def put(self, target: UploadTarget, data: bytes, content_type: str) -> None:
-        self._teller.say("put", user=self._user_of.pop(target.image_name))
-        await super().put(target, data, content_type)
+        user_id = self._user_of.pop(target.image_name)
+        await self._told("put", user_id, super().put(target, data, content_type))
 
     async def match(self, user_id: str) -> Verdict:
-        self._teller.say("match", user=user_id)
-        verdict = await super().match(user_id)
+        verdict = await self._told("match", user_id, super().match(user_id))
         self._teller.say("answered", user=user_id)
         return verdict
+
+    async def _told(self, step: str, user_id: str, call: Awaitable[T]) -> T:
+        self._teller.say(step, user=user_id)
+        try:
+            return await call
+        except BaseException:
+            self._teller.say("gave_up", user=user_id)
+            raise
 
 
 def build_forwarder(
@@ -189,6 +198,7 @@ def settings_of(plan: Plan) -> CypherFaceSection:
             "api_key": {"env": "FAULTS_API_KEY"},
             "upload_hosts": [urlsplit(plan.base_url).netloc],
             "upload_quarantine_s": plan.quarantine_s,
+            "match_settle_s": plan.settle_s,
             "timeouts": {"connect_s": connect_s, "request_s": request_s, "match_s": match_s},
         }
     )
@@ -197,7 +207,7 @@ def settings_of(plan: Plan) -> CypherFaceSection:
 def enqueue(store: Store, capture: Capture, environment: Environment, teller: Teller) -> VerificationRecord:
     """Store one capture and acknowledge it; in one go, so that a backlog capture is never seen as a live one."""
     jpeg = picture(capture.name, capture.size)
-    teller.say("creating", picture=capture.name, user=capture.user)
+    teller.say("creating", picture=capture.name, bytes=len(jpeg), user=capture.user)
     new = NewVerification(
         user_id=capture.user,
         caller="faults",
@@ -327,6 +337,7 @@ def parse(arguments: Sequence[str]) -> Plan:
         "--timeouts-s", type=float, nargs=3, default=(2.0, 5.0, 5.0), metavar=("CONNECT", "REQUEST", "MATCH")
     )
     parser.add_argument("--quarantine-s", type=float, default=0.5)
+    parser.add_argument("--settle-s", type=float, default=0.0, help="pause between PUT and match")
     parser.add_argument("--reserve-bytes", type=int, default=1 << 20)
     parser.add_argument("--clock", type=Path, help="file that shifts the clock")
     parser.add_argument("--hurry", action="store_true", help="let the clock jump whenever only time is missing")
