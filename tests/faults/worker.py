@@ -362,6 +362,17 @@ def break_resolver(flag: Path) -> None:
     socket.getaddrinfo = resolve
 
 
+def warm_up() -> None:
+    """Do once what every life would do at its start (for the zygote): make a client, which reads the authorities."""
+    plan = parse(["/nonexistent", "http://127.0.0.1:9/"])
+
+    async def make_client() -> None:
+        async with CypherFaceClient(settings_of(plan)):
+            pass
+
+    asyncio.run(make_client())
+
+
 def main(arguments: Sequence[str], descriptor: int = 1) -> int:
     """Runs in a fresh process or in a child of the zygote. Returns the exit status."""
     plan = parse(arguments)
