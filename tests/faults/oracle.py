@@ -94,6 +94,8 @@ def inspect(
     """Everything that is wrong; empty = good. ``files`` False leaves out the search of the files, the slow part."""
     expected = expected or Expectation()
     findings = [*order(ledger, service), *turns(ledger, service)]
+    if not (state_dir / DATABASE).exists():
+        return [*findings, *(Finding(Kind.LOST, id_, "there is no database") for id_ in ledger.acknowledged)]
     if files:
         findings += remnants(state_dir, ledger, service, expected)
     with copy_of(state_dir) as copy:
@@ -225,7 +227,8 @@ def audit(copy: Path, ledger: Ledger, *, drained: bool) -> Iterator[Finding]:
             rows = database.execute("SELECT verification_id, event, from_state, to_state FROM audit").fetchall()
             macs = dict(database.execute("SELECT seq, hex(mac) FROM audit").fetchall())
     except sqlite3.Error as exc:
-        yield Finding(Kind.AUDIT, DATABASE, str(exc))
+        if ledger.heads:  # before the first one a kill may have come before the tables
+            yield Finding(Kind.AUDIT, DATABASE, str(exc))
         return
     verdicts = Counter(id_ for id_, event, _, _ in rows if event == "verdict")
     yield from (Finding(Kind.DUPLICATED, id_, f"{n} verdicts in the log") for id_, n in verdicts.items() if n > 1)

@@ -131,6 +131,13 @@ def test_an_erased_capture_that_nobody_deleted_is_lost(here: Scene) -> None:
     assert Kind.LOST in kinds(here, **DRAINED)
 
 
+def test_without_a_database_everything_acknowledged_is_lost(here: Scene) -> None:
+    a_backlog(here)
+    shutil.rmtree(here.state_dir)
+    assert len(here.inspect()) == len(here.ledger.acknowledged) == 6
+    assert kinds(here) == {Kind.LOST}
+
+
 # -- verdicts ---------------------------------------------------------------------------------------------------------
 
 
