@@ -103,6 +103,7 @@ class Plan:
     reopen: bool
     delete: str | None
     resolver_down: Path | None
+    synchronous: str
 
     def load(self) -> Iterator[Capture]:
         """What is to be captured; the seed decides."""
@@ -344,6 +345,7 @@ def parse(arguments: Sequence[str]) -> Plan:
     parser.add_argument("--reopen", action="store_true", help="queue parked captures again")
     parser.add_argument("--delete", metavar="USER", help="destroy this user first")
     parser.add_argument("--resolver-down", type=Path, help="while this file exists no name can be resolved")
+    parser.add_argument("--synchronous", choices=("FULL", "NORMAL", "OFF"), default="FULL", help="OFF: the control run")
     values = vars(parser.parse_args(arguments))
     return Plan(**{**values, "sizes": tuple(values["sizes"]), "timeouts_s": tuple(values["timeouts_s"])})
 
@@ -362,6 +364,15 @@ def break_resolver(flag: Path) -> None:
     socket.getaddrinfo = resolve
 
 
+def weaken(synchronous: str) -> None:
+    """A control run without the sync before the acknowledgement: whatever looks for it must then go red."""
+    from edge_agent.outbox import database
+
+    number = {"OFF": 0, "NORMAL": 1, "FULL": 2}[synchronous]
+    changed = {"synchronous": ("synchronous", synchronous, number)}
+    database._PRAGMAS = tuple(changed.get(pragma[0], pragma) for pragma in database._PRAGMAS)
+
+
 def warm_up() -> None:
     """Do once what every life would do at its start (for the zygote): make a client, which reads the authorities."""
     plan = parse(["/nonexistent", "http://127.0.0.1:9/"])
@@ -377,6 +388,8 @@ def main(arguments: Sequence[str], descriptor: int = 1) -> int:
     """Runs in a fresh process or in a child of the zygote. Returns the exit status."""
     plan = parse(arguments)
     teller = Teller(descriptor)
+    if plan.synchronous != "FULL":
+        weaken(plan.synchronous)
     if plan.resolver_down is not None:
         break_resolver(plan.resolver_down)
     try:
