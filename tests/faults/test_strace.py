@@ -58,7 +58,7 @@ def test_the_reading_of_a_trace(trace: list[str], synced: bool) -> None:
 
 # -- a failing disk ---------------------------------------------------------------------------------------------------
 
-ONCE = [3, 6, 11, 17, 26]
+ONCE = [3, 11, 22, 31, 42]
 FAULTS = [f"fdatasync,fsync:error=EIO:when={n}" for n in ONCE]
 FAULTS += ["fdatasync,fsync:error=EIO:when=14+"]
 FAULTS += [f"pwrite64:error=EIO:when={n}" for n in (90, 220)]

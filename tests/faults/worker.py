@@ -17,7 +17,7 @@ is about:
     {"event": "drained", "head"}, {"event": "closed"}
     {"event": "error", "code", "message"}             the store failed: ends with 4, nothing more is acknowledged
 
-SIGTERM stops it in order. SIGUSR1: the fault is over, ``--hurry`` from now on.
+With FAULTS_LOG set in the environment the product's log goes to stderr. SIGTERM stops it in order. SIGUSR1: the fault is over, ``--hurry`` from now on.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import asyncio
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import random
 import signal
@@ -184,6 +185,7 @@ def open_store(plan: Plan, teller: Teller) -> Store:
     clock = FileClock(plan.clock)
     store = Store.open(plan.state_dir, KEY, clock=clock, limits=limits, listener=teller.changed, machine=MACHINE)
     recovery = store.recover()
+    store.tick()
     facts = {"interrupted": len(recovery.interrupted), "resumed": len(recovery.resumed)}
     teller.say("started", head=str(store.audit_head()), pid=os.getpid(), **facts)
     return store
@@ -388,6 +390,8 @@ def main(arguments: Sequence[str], descriptor: int = 1) -> int:
     """Runs in a fresh process or in a child of the zygote. Returns the exit status."""
     plan = parse(arguments)
     teller = Teller(descriptor)
+    if "FAULTS_LOG" not in os.environ:  # what fails is meant to fail
+        logging.getLogger("edge_agent").setLevel(logging.CRITICAL)
     if plan.synchronous != "FULL":
         weaken(plan.synchronous)
     if plan.resolver_down is not None:

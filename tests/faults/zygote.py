@@ -33,11 +33,12 @@ ENVIRONMENT = {
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """When to kill: ``delay_s`` after the ``nth`` line of ``event`` (about ``state``, if given), or after the start."""
+    """When to kill: ``delay_s`` after the ``nth`` line of ``event``, or after the start."""
 
     delay_s: float
     event: str | None = None
     nth: int = 1
+    signum: int = signal.SIGKILL
 
 
 class Life:
@@ -75,13 +76,22 @@ class Zygote:
 
     def __init__(self, process: subprocess.Popen[bytes]) -> None:
         self._process = process
+        self._life: Life | None = None
 
     def start(self, arguments: Sequence[str], kill: Kill | None = None) -> Life:
         assert self._process.stdin
         order = {"arguments": list(arguments), "kill": asdict(kill) if kill else None}
         self._process.stdin.write(json.dumps(order).encode() + b"\n")
         self._process.stdin.flush()
-        return Life(self._lines())
+        self._life = Life(self._lines())
+        return self._life
+
+    def close(self) -> None:
+        """Kill the life under way, if there is one, and let the zygote end."""
+        if self._life is not None and self._life.status is None:
+            os.kill(self._life.pid, signal.SIGKILL)
+        if self._process.stdin:
+            self._process.stdin.close()
 
     def run(self, arguments: Sequence[str], kill: Kill | None = None) -> Life:
         life = self.start(arguments, kill)
@@ -99,11 +109,18 @@ def zygote() -> Iterator[Zygote]:
     """A running zygote; it ends with the block, and with this process."""
     command = [sys.executable, "-m", "tests.faults.zygote"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, cwd=ROOT, env={**os.environ, **ENVIRONMENT}
+        command,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+        env={**os.environ, **ENVIRONMENT},
+        start_new_session=True,  # a Ctrl-C is for whoever runs the tests, who then ends this in order
     ) as process:
-        yield Zygote(process)
-        assert process.stdin
-        process.stdin.close()
+        ready = Zygote(process)
+        try:
+            yield ready
+        finally:
+            ready.close()
 
 
 # -- the zygote's side ------------------------------------------------------------------------------------------------
@@ -149,9 +166,9 @@ def _watch(pid: int, reading: int, plan: dict[str, Any] | None) -> None:
     while True:
         wait_s = max(0.0, min(ends_at_s, kill_at_s or ends_at_s) - time.monotonic())
         if not select.select([reading], [], [], wait_s)[0]:
-            os.kill(pid, signal.SIGKILL)  # planned, or it hangs: then no planned kill explains the status
-            kill_at_s = None
-            ends_at_s = time.monotonic() + LIFE_S
+            planned = kill_at_s is not None and plan is not None
+            os.kill(pid, plan["signum"] if planned and plan else signal.SIGKILL)  # or it hangs
+            kill_at_s, ends_at_s = None, time.monotonic() + LIFE_S
             continue
         chunk = os.read(reading, 1 << 16)
         if not chunk:
