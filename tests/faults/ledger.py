@@ -98,10 +98,11 @@ class ServiceRecord:
     def of(cls, server: SandboxServer) -> ServiceRecord:
         """Listen to ``server`` from now on."""
         record = cls()
-        record._listen(server)
+        record.listen(server)
         return record
 
-    def _listen(self, server: SandboxServer) -> None:
+    def listen(self, server: SandboxServer) -> None:
+        """Listen to this one too: the same service after a restart."""
         sandbox = server.sandbox
         receive, judge, new_url, new_token = (
             sandbox.receive_picture,

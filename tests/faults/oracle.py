@@ -90,6 +90,8 @@ def inspect(
     *,
     clock: Clock | None = None,
     files: bool = True,
+    key: bytes = KEY,
+    machine: str = MACHINE,
 ) -> list[Finding]:
     """Everything that is wrong; empty = good. ``files`` False leaves out the search of the files, the slow part."""
     expected = expected or Expectation()
@@ -101,7 +103,7 @@ def inspect(
     with copy_of(state_dir) as copy:
         findings += audit(copy, ledger, drained=expected.drained)
         try:
-            store = Store.open(copy, KEY, clock=clock or FileClock(), limits=Limits(reserve_bytes=0), machine=MACHINE)
+            store = Store.open(copy, key, clock=clock or FileClock(), limits=Limits(reserve_bytes=0), machine=machine)
         except AgentError as exc:
             return [*findings, Finding(Kind.STORE, exc.code, exc.message)]
         with store:

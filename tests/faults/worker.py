@@ -105,6 +105,8 @@ class Plan:
     delete: str | None
     resolver_down: Path | None
     synchronous: str
+    key: bytes
+    machine: str
 
     def load(self) -> Iterator[Capture]:
         """What is to be captured; the seed decides."""
@@ -183,7 +185,9 @@ def build_forwarder(
 def open_store(plan: Plan, teller: Teller) -> Store:
     limits = Limits(upload_quarantine_s=plan.quarantine_s, reserve_bytes=plan.reserve_bytes, max_failures=0)
     clock = FileClock(plan.clock)
-    store = Store.open(plan.state_dir, KEY, clock=clock, limits=limits, listener=teller.changed, machine=MACHINE)
+    store = Store.open(
+        plan.state_dir, plan.key, clock=clock, limits=limits, listener=teller.changed, machine=plan.machine
+    )
     recovery = store.recover()
     store.tick()
     facts = {"interrupted": len(recovery.interrupted), "resumed": len(recovery.resumed)}
@@ -348,6 +352,8 @@ def parse(arguments: Sequence[str]) -> Plan:
     parser.add_argument("--delete", metavar="USER", help="destroy this user first")
     parser.add_argument("--resolver-down", type=Path, help="while this file exists no name can be resolved")
     parser.add_argument("--synchronous", choices=("FULL", "NORMAL", "OFF"), default="FULL", help="OFF: the control run")
+    parser.add_argument("--key", type=bytes.fromhex, default=KEY, help="the device key, 64 hex digits")
+    parser.add_argument("--machine", default=MACHINE, help="the machine's identity")
     values = vars(parser.parse_args(arguments))
     return Plan(**{**values, "sizes": tuple(values["sizes"]), "timeouts_s": tuple(values["timeouts_s"])})
 
