@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 from edge_agent.sandbox.matcher import Comparison
@@ -85,6 +85,10 @@ class Act:
     image_name: str = ""
     sha256: str = ""
     outcome: str = ""
+    at_s: float = 0.0
+    """By the service's clock."""
+    lands_at_s: float = 0.0
+    """Of a ``put``: until then the picture is still on its way, whatever its sender was told."""
 
 
 class ServiceRecord:
@@ -119,11 +123,12 @@ class ServiceRecord:
         async def receive_picture(upload: Upload, content: bytes, *, late_s: float = 0.0) -> Picture:
             stored = await receive(upload, content, late_s=late_s)
             if upload.type == "match":
-                self.acts.append(Act("put", upload.user_id, upload.image_name, stored.sha256))
+                sent = Act("put", upload.user_id, upload.image_name, stored.sha256)
+                self.acts.append(replace(sent, at_s=stored.received_at_s, lands_at_s=stored.lands_at_s))
             return stored
 
         async def match(user_id: str) -> Comparison:
-            self.acts.append(Act("match", user_id))
+            self.acts.append(Act("match", user_id, at_s=sandbox.clock.now_s()))
             try:
                 comparison = await judge(user_id)
             except BaseException:

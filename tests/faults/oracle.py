@@ -8,7 +8,8 @@ backlog and were never parked, the service never judges an older one after a new
 may have overtaken before, so it is left out.
 
 What "not interleaved" means: within one life no sequence of a user begins before the one before has ended; over all
-lives every comparison is about the picture that arrived last, and none arrives while a comparison is being made.
+lives every comparison is about the picture that arrived last, none arrives while a comparison is being made, and none
+is made while another picture of that user is still on its way (a late PUT).
 """
 
 from __future__ import annotations
@@ -206,13 +207,19 @@ def turns(ledger: Ledger, service: ServiceRecord) -> Iterator[Finding]:
 
 def _turns_of(user: str, acts: list[Act]) -> Iterator[Finding]:
     arrived, comparing = "", ""
+    late: list[Act] = []
     for act in acts:
         if act.kind == "put":
+            late += [act] if act.lands_at_s > act.at_s else []
             if comparing and act.sha256 != comparing:
                 yield Finding(Kind.INTERLEAVED, user, f"{act.sha256[:12]} arrived while {comparing[:12]} was compared")
             arrived = act.sha256
         elif act.kind == "match":
             comparing = arrived
+            for other in late:
+                if other.sha256 != arrived and other.lands_at_s > act.at_s:
+                    what = f"{arrived[:12]} was compared while {other.sha256[:12]} might still land"
+                    yield Finding(Kind.INTERLEAVED, user, what)
         elif act.kind in {"judged", "refused"}:
             if act.kind == "judged" and act.sha256 != arrived:
                 yield Finding(Kind.INTERLEAVED, user, f"{act.sha256[:12]} was judged, {arrived[:12]} had arrived last")

@@ -15,7 +15,7 @@ import pytest
 
 from tests.faults.ledger import Line
 from tests.faults.scene import parse
-from tests.faults.zygote import ROOT
+from tests.faults.zygote import ROOT, environment
 
 WAL = "outbox.db-wal"
 PATIENCE_S = 60.0
@@ -62,7 +62,7 @@ def traced(folder: Path, arguments: Sequence[str], *options: str) -> Traced:
     log = folder / "trace"
     worker = [sys.executable, "-m", "tests.faults.worker", *arguments]
     command = ["strace", "-f", "-y", "-s", "64", "-o", str(log), *options, *worker]
-    done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False, cwd=ROOT)
+    done = subprocess.run(command, capture_output=True, timeout=PATIENCE_S, check=False, cwd=ROOT, env=environment())
     trace = log.read_text(errors="replace").splitlines()
     return Traced(parse(done.stdout), done.returncode, trace, done.stderr.decode(errors="replace"))
 

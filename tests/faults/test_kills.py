@@ -20,6 +20,7 @@ from tests.faults.zygote import Kill, Zygote, zygote
 KILLS = 200
 KILLS_PER_DIRECTORY = 25
 LEAST_PER_PHASE = 5
+DURING_DESTRUCTION = [Kill(delay_s, "started") for delay_s in (0.0, 0.001, 0.002, 0.004, 0.008, 0.016)]
 SLOWER = (
     Fault(step="put", kind="latency", latency_s=0.004, times=None),
     Fault(step="match", kind="latency", latency_s=0.008, times=None),
@@ -94,16 +95,15 @@ def test_a_user_destroyed_between_two_kills_leaves_nothing(tmp_path: Path, worke
         here.ledger.absorb(workers.run(here.arguments("--do", "enqueue"), Kill(0.1, "ack", 8)).lines)
         known = next(iter(here.ledger.acknowledged.values()))
         here.gone = oracle.harvest(here.state_dir, [known.id])
-        for delay_s in (0.0, 0.001, 0.002, 0.004, 0.008, 0.016):
+        order = here.arguments("--do", "forward", "--hurry", "--delete", known.user)
+        for kill in (*DURING_DESTRUCTION, Kill(0.0, "deleted")):
             # the destruction was asked for, whether or not the kill left time to say so
             here.ledger.deleted.add(known.user)
-            order = here.arguments("--do", "forward", "--hurry", "--delete", known.user)
-            here.ledger.absorb(workers.run(order, Kill(delay_s, "started")).lines)
-        drain_after_deletion(here, workers, known.user)
-
-
-def drain_after_deletion(here: Scene, workers: Zygote, user: str) -> None:
-    life = workers.run(here.arguments("--do", "forward", "--hurry", "--delete", user))
-    assert life.status == 0
-    here.ledger.absorb(life.lines)
-    here.must_be_good(drained=True)
+            lines = workers.run(order, kill).lines
+            here.ledger.absorb(lines)
+            if any(line["event"] == "deleted" for line in lines):
+                here.must_be_good()  # at once, and not only after the next start
+        life = workers.run(order)
+        assert life.status == 0
+        here.ledger.absorb(life.lines)
+        here.must_be_good(drained=True)

@@ -76,6 +76,17 @@ def test_a_fault_delays_and_never_loses_or_decides_anything(stage: Stage, worker
     assert told == ({case.network} if case.network else set())
 
 
+def test_while_a_picture_may_still_land_no_other_one_of_its_user_is_compared(stage: Stage, workers: Zygote) -> None:
+    """Live captures overtake the one that waits for its back-off: only the quarantine holds them."""
+    service("put", "late_put", times=1, delay_s=30.0, answer="error")(stage)
+    life = start(stage, workers, "--users", 1, "--live-share", 1, "--gap-s", 0.2)
+    assert life.until(lambda line: line.get("error") == "server_error")
+    if not any(line.get("picture") == "1/4" for line in life.lines):
+        assert life.until(lambda line: line.get("picture") == "1/4")
+    stage.lift()
+    drain(stage, workers, life)
+
+
 def test_a_contradictory_verdict_is_a_no(stage: Stage, workers: Zygote) -> None:
     """The rule of the design: a false anywhere in it is negative, so that a contradiction never opens a till."""
     service("match", "contradict")(stage)

@@ -236,6 +236,14 @@ def test_a_comparison_with_a_picture_that_was_not_the_last_is_interleaved(here: 
     assert Kind.INTERLEAVED in kinds(here, **DRAINED)
 
 
+def test_a_comparison_while_another_picture_is_on_its_way_is_interleaved(here: Scene) -> None:
+    two_of_one_user(here)
+    acts = here.service.acts
+    first = next(n for n, act in enumerate(acts) if act.kind == "put")
+    acts[first] = replace(acts[first], lands_at_s=acts[first].at_s + 30.0)
+    assert kinds(here, **DRAINED) == {Kind.INTERLEAVED}
+
+
 def test_a_sequence_that_begins_inside_another_one_is_interleaved(here: Scene) -> None:
     a_drained_queue(here)
     here.ledger.absorb([{"event": "url", "user": "a"}, {"event": "put", "user": "a"}, {"event": "url", "user": "a"}])

@@ -25,10 +25,12 @@ from tests.faults.ledger import Line
 ROOT = Path(__file__).resolve().parents[2]
 LIFE_S = 60.0
 """No life lasts longer; whoever waited for it is told."""
-ENVIRONMENT = {
-    "OPENBLAS_NUM_THREADS": "1",  # numpy's threads would not survive a fork
-    "PYTHONPATH": str(ROOT),
-}
+
+
+def environment() -> dict[str, str]:
+    """For the process under test. Its coverage is not measured: a killed process reports none, and it would be slow."""
+    ours = {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+    return {**ours, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}  # numpy's threads would not survive a fork
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +115,7 @@ def zygote() -> Iterator[Zygote]:
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         cwd=ROOT,
-        env={**os.environ, **ENVIRONMENT},
+        env=environment(),
         start_new_session=True,  # a Ctrl-C is for whoever runs the tests, who then ends this in order
     ) as process:
         ready = Zygote(process)
