@@ -102,6 +102,7 @@ class FaultProxy:
         await self._stop.wait()
         await self._set(Mode("refuse"))
         await asyncio.gather(*self._open, return_exceptions=True)
+        await asyncio.sleep(0.01)  # a transport that was aborted is closed by the loop's next turn
 
     async def _listen(self) -> None:
         listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
@@ -114,6 +115,7 @@ class FaultProxy:
         task = asyncio.create_task(self._connection(reader, writer))
         self._open.add(task)
         task.add_done_callback(self._open.discard)
+        task.add_done_callback(lambda _: _reset(writer))  # not in the task: it may be cancelled before it begins
 
     async def _connection(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         mode = self._mode
@@ -128,8 +130,6 @@ class FaultProxy:
                 await self._carry(reader, writer, mode)
         except (OSError, asyncio.IncompleteReadError):
             pass  # either side went away: that is what networks do
-        finally:
-            _reset(writer)
 
     async def _portal(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, mode: Mode) -> None:
         await reader.readuntil(b"\r\n\r\n")
@@ -151,10 +151,10 @@ class FaultProxy:
         try:
             await asyncio.wait(ways, return_when=asyncio.FIRST_COMPLETED)
         finally:
+            _reset(back)  # first: a second cancellation may come during the wait
             for way in ways:
                 way.cancel()
             await asyncio.gather(*ways, return_exceptions=True)
-            _reset(back)
 
 
 class _Wire:

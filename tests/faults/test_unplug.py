@@ -24,7 +24,7 @@ from tests.faults.zygote import Kill, Zygote, zygote
 from tests.test_daemon import daemon, wait_for, write_config
 
 DAEMON_KEY = "33" * 32
-DAEMON_KILLS = 4
+DAEMON_KILLS = 3
 DRAIN_S = 30.0
 
 
