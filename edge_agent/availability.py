@@ -144,12 +144,12 @@ class Availability:
             self._on_change(before, network)
 
 
-def unreachable(error: CypherFaceError, *, reached: bool) -> bool:
+def unreachable(error: CypherFaceError, *, uploaded: bool) -> bool:
     """True when CypherFace was not reached: no answer at all, or one of somebody in between.
 
-    ``reached``: some server answered during this very sequence. A step of it that then timed out is slow, not cut off:
-    one capture that always times out must not pass for an outage again and again.
+    ``uploaded``: the picture was taken in this very sequence. A match that then times out is slow, not cut off: one
+    capture that always times out must not pass for an outage again and again.
     """
-    if not isinstance(error, Transient) or (reached and error.code == "timeout"):
+    if not isinstance(error, Transient) or (uploaded and error.code == "timeout"):
         return False
     return error.code == "captive_portal" or error.status is None

@@ -50,8 +50,8 @@ class _Attempt:
     """One run of the sequence."""
 
     leased: Leased
-    answers: int
-    """HTTP answers of the client when it began."""
+    uploaded: bool = False
+    """The picture is there, and what is waited for is the service's work on it."""
     upload_settled: bool = True
     """False while a PUT may still land late: its user's other captures then wait (``upload_quarantine_s``)."""
 
@@ -200,7 +200,7 @@ class Forwarder:
 
     async def _forward(self, leased: Leased) -> None:
         """One attempt; whatever happens, the lease is not kept."""
-        attempt = _Attempt(leased, self._client.answers)
+        attempt = _Attempt(leased)
         try:
             await self._try(attempt)
         except LeaseLost as exc:
@@ -262,15 +262,14 @@ class Forwarder:
         except CypherFaceError as exc:
             attempt.upload_settled = not exc.outcome_unknown
             raise
-        attempt.upload_settled = True
+        attempt.upload_settled = attempt.uploaded = True
 
     async def _settle(self, attempt: _Attempt, error: CypherFaceError) -> None:
         """Turn an error into what happens to the capture and to forwarding as a whole."""
         leased = attempt.leased
         self.status.last_error = f"{error.code}: {error.message}"
         log.warning("cannot forward %s: %s", leased.record.id, error.message, extra={"code": error.code})
-        reached = self._client.answers > attempt.answers
-        cut_off = unreachable(error, reached=reached)
+        cut_off = unreachable(error, uploaded=attempt.uploaded)
         decision = self._decide(leased, error)
         if isinstance(decision, Park) and await self._is_our_fault(leased, decision.code):
             decision = Stop(decision.code)
@@ -331,7 +330,7 @@ class Forwarder:
             await self._client.issue()
         except CypherFaceError as exc:
             self.status.last_error = f"{exc.code}: {exc.message}"
-            if unreachable(exc, reached=False):
+            if unreachable(exc, uploaded=False):
                 await self._unreachable(exc)
             elif isinstance(exc, Transient):
                 self._availability.answered()

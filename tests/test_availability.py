@@ -32,7 +32,7 @@ REFUSED = Transient("cannot: refused", code="connect", connect_failed=True)
 
 
 @pytest.mark.parametrize(
-    ("error", "reached", "expected"),
+    ("error", "uploaded", "expected"),
     [
         (REFUSED, False, True),
         (REFUSED, True, True),
@@ -44,8 +44,8 @@ REFUSED = Transient("cannot: refused", code="connect", connect_failed=True)
         (CaptureRefused("cannot: no"), False, False),
     ],
 )
-def test_an_outage_is_when_nothing_usable_answered(error: CypherFaceError, reached: bool, expected: bool) -> None:
-    assert unreachable(error, reached=reached) is expected
+def test_an_outage_is_when_nothing_usable_answered(error: CypherFaceError, uploaded: bool, expected: bool) -> None:
+    assert unreachable(error, uploaded=uploaded) is expected
 
 
 def test_an_outage_is_probed_at_least_every_30_seconds(told: Told) -> None:

@@ -78,7 +78,7 @@ NETWORK = [
 SERVICE = [
     Case("reset before the match's answer", service("match", "reset", at_bytes=0), "incomplete_answer", "offline"),
     Case("match carried out, no answer", service("match", "drop"), "network", "offline"),
-    Case("match hangs", service("match", "hang"), "timeout", "offline"),
+    Case("match hangs", service("match", "hang"), "timeout", None),
     Case("truncated answer", service("match", "truncate"), "incomplete_answer", "offline"),
     Case("truncated URL", service("generate_url", "truncate"), "incomplete_answer", "offline"),
     Case("late PUT, no answer", service("put", "late_put", delay_s=30.0), "timeout", "offline"),

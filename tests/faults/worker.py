@@ -35,21 +35,23 @@ import sys
 import threading
 from collections.abc import Awaitable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 from urllib.parse import urlsplit
 
+from edge_agent.availability import ForwarderStatus
 from edge_agent.config import CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadKind, UploadTarget
 from edge_agent.cypherface.verdict import Verdict
 from edge_agent.errors import AgentError, StorageError
-from edge_agent.forwarder import Forwarder, ForwarderStatus
+from edge_agent.forwarder import Forwarder
 from edge_agent.outbox import Store
 from edge_agent.outbox.records import Environment, Limits, NewVerification, VerificationRecord
 from edge_agent.sandbox.runtime import DEFAULT_API_KEY, DEFAULT_MERCHANT_ID
+from edge_agent.storekeeper import Storekeeper
 from edge_agent.types import State
-from edge_agent.workers import Worker
 from tests.faults.clock import FileClock
 
 T = TypeVar("T")
@@ -174,25 +176,25 @@ class TellingClient(CypherFaceClient):
 
 
 def build_forwarder(
-    store: Store, worker: Worker, client: CypherFaceClient, settings: CypherFaceSection, plan: Plan, teller: Teller
+    keeper: Storekeeper, client: CypherFaceClient, settings: CypherFaceSection, plan: Plan, teller: Teller
 ) -> Forwarder:
     """The one place that knows the forwarder's constructor."""
     clock = FileClock(plan.clock)
     chance = random.Random(plan.seed)
-    return Forwarder(store, worker, client, settings, on_network=teller.network, rng=chance, clock=clock.monotonic_s)
+    return Forwarder(keeper, client, settings, on_network=teller.network, rng=chance, clock=clock.monotonic_s)
 
 
-def open_store(plan: Plan, teller: Teller) -> Store:
+def open_store(plan: Plan, teller: Teller, *, adopt: bool) -> Store:
     limits = Limits(upload_quarantine_s=plan.quarantine_s, reserve_bytes=plan.reserve_bytes, max_failures=0)
     clock = FileClock(plan.clock)
-    store = Store.open(
-        plan.state_dir, plan.key, clock=clock, limits=limits, listener=teller.changed, machine=plan.machine
+    return Store.open(
+        plan.state_dir, plan.key, clock=clock, limits=limits, listener=teller.changed, machine=plan.machine, adopt=adopt
     )
-    recovery = store.recover()
+
+
+def tell_start(store: Store, /, teller: Teller) -> None:
     store.tick()
-    facts = {"interrupted": len(recovery.interrupted), "resumed": len(recovery.resumed)}
-    teller.say("started", head=str(store.audit_head()), pid=os.getpid(), **facts)
-    return store
+    teller.say("started", head=str(store.audit_head()), pid=os.getpid())
 
 
 def settings_of(plan: Plan) -> CypherFaceSection:
@@ -211,7 +213,7 @@ def settings_of(plan: Plan) -> CypherFaceSection:
     )
 
 
-def enqueue(store: Store, capture: Capture, environment: Environment, teller: Teller) -> VerificationRecord:
+def enqueue(store: Store, /, capture: Capture, environment: Environment, teller: Teller) -> VerificationRecord:
     """Store one capture and acknowledge it; in one go, so that a backlog capture is never seen as a live one."""
     jpeg = picture(capture.name, capture.size)
     teller.say("creating", picture=capture.name, bytes=len(jpeg), user=capture.user)
@@ -245,23 +247,24 @@ class Run:
     def __init__(self, plan: Plan, teller: Teller) -> None:
         self.plan, self.teller = plan, teller
         self.clock = FileClock(plan.clock)
-        self.worker = Worker("store")
+        self.keeper = Storekeeper(partial(open_store, plan, teller), clock=self.clock.monotonic_s)
+        """Not watched: an error of the store ends this process, so that nothing more is acknowledged."""
         self.hurry = plan.hurry
         self.stop = asyncio.Event()
         self.enqueued = plan.do == "forward"
 
     async def live(self) -> None:
-        self.store = await self.worker.run(open_store, self.plan, self.teller)
+        await self.keeper.bring_up()
+        await self.keeper.run(tell_start, self.teller)
         settings = settings_of(self.plan)
         async with TellingClient(settings, self.teller) as client:
-            self.forwarder = build_forwarder(self.store, self.worker, client, settings, self.plan, self.teller)
+            self.forwarder = build_forwarder(self.keeper, client, settings, self.plan, self.teller)
             loop = asyncio.get_running_loop()
             loop.add_signal_handler(signal.SIGTERM, self.stop.set)
             loop.add_signal_handler(signal.SIGUSR1, self._fault_is_over)
             await self._prepare()
             await self._work()
-        await self.worker.run(self.store.close)
-        self.worker.close()
+        await self.keeper.close()
         self.teller.say("closed")
 
     def _fault_is_over(self) -> None:
@@ -270,12 +273,12 @@ class Run:
 
     async def _prepare(self) -> None:
         if self.plan.delete is not None:
-            done = await self.worker.run(self.store.delete_user, self.plan.delete)
+            done = await self.keeper.run(Store.delete_user, self.plan.delete)
             self.teller.say("deleted", user=self.plan.delete, captures=done.captures, traces_left=done.traces_left)
         if self.plan.reopen:
-            for record in await self.worker.run(self.store.list, state=State.FAILED, limit=10_000):
+            for record in await self.keeper.run(Store.list, state=State.FAILED, limit=10_000):
                 if record.parked:
-                    await self.worker.run(self.store.reopen, record.id, actor="the fault matrix")
+                    await self.keeper.run(Store.reopen, record.id, actor="the fault matrix")
 
     async def _work(self) -> None:
         """Until nothing waits, or SIGTERM. An error of the enqueuer ends the process: it must not acknowledge more."""
@@ -291,7 +294,7 @@ class Run:
                 task.cancel()
             await asyncio.gather(*loops, enqueuing, return_exceptions=True)
         if not self.stop.is_set():
-            self.teller.say("drained", head=str(await self.worker.run(self.store.audit_head)))
+            self.teller.say("drained", head=str(await self.keeper.run(Store.audit_head)))
 
     async def _enqueue(self, environment: Environment) -> None:
         if self.plan.do == "forward":
@@ -304,7 +307,7 @@ class Run:
 
     async def _store_or_refuse(self, capture: Capture, environment: Environment) -> VerificationRecord | None:
         try:
-            return await self.worker.run(enqueue, self.store, capture, environment, self.teller)
+            return await self.keeper.run(enqueue, capture, environment, self.teller)
         except StorageError as exc:
             if exc.code != "storage_full":
                 raise
@@ -314,7 +317,7 @@ class Run:
     async def _is_drained(self, enqueuing: asyncio.Task[None]) -> bool:
         if enqueuing.done():
             enqueuing.result()
-        depth = (await self.worker.run(self.store.queue)).depth
+        depth = (await self.keeper.run(Store.queue)).depth
         if depth and self.hurry and self.forwarder.status.active == 0:
             self._jump()
         return enqueuing.done() and (depth == 0 or self.plan.do == "enqueue")
