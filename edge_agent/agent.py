@@ -27,7 +27,7 @@ from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
 from edge_agent.outbox.clock import Clock, SystemClock
-from edge_agent.outbox.configured import open_outbox
+from edge_agent.outbox.configured import open_outbox, salvage_outbox
 from edge_agent.outbox.records import (
     Environment,
     NewVerification,
@@ -37,7 +37,7 @@ from edge_agent.outbox.records import (
 from edge_agent.outbox.store import Store
 from edge_agent.screening import Vision
 from edge_agent.storekeeper import Storekeeper, starting
-from edge_agent.types import Assessment, GateCode, State
+from edge_agent.types import Assessment, GateCode, JsonObject, State
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
@@ -86,6 +86,7 @@ class Agent:
         self.heartbeats = Heartbeats()
         self.keeper = Storekeeper(
             self._open_store,
+            lambda: salvage_outbox(config, clock=self.clock),
             on_change=self._storage_changed,
             beat=self.heartbeats.expect("outbox", within_s=OUTBOX_TURN_S),
         )
@@ -484,7 +485,22 @@ class Agent:
     def forwarder_status(self) -> ForwarderStatus | None:
         return self.forwarder.status if self.forwarder is not None else None
 
-    async def queue(self) -> dict[str, object]:
+    async def storage(self) -> JsonObject:
+        """Whether the outbox is open and has room, and what happened to it since the start."""
+        keeper, salvaged = self.keeper, self.keeper.salvaged
+        space = await keeper.run(Store.space)
+        return {
+            "free_bytes": space.free_bytes,
+            "reserve_bytes": space.reserve_bytes,
+            "takes_captures": space.takes_captures,
+            "problem": space.problem,
+            "rotation": (await keeper.run(lambda store: store.rotation)).value,
+            "audit_head": str(await keeper.run(Store.audit_head)),
+            "reopened": keeper.reopened,
+            "salvaged": salvaged and {"kept": salvaged.captures_kept, "lost": list(salvaged.captures_lost)},
+        }
+
+    async def queue(self) -> JsonObject:
         """Depth and age of the queue and how many verifications are in which state."""
         stats = await self.keeper.run(Store.queue)
         counts = await self.keeper.run(Store.counts)

@@ -3,7 +3,7 @@
 The store may be missing for a while (no key yet, another machine's state, a disk that came up late) and may break at
 any moment (an fsync that failed, a torn page). Whoever asks then gets the error and no acknowledgement; ``watch`` closes
 what is broken, opens it anew, and what was under way is void: the new store is another instance, so old leases are not
-taken. Nobody has to restart the daemon.
+taken. A corrupt file is salvaged row by row first. Nobody has to restart the daemon.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from edge_agent.errors import AgentError, EnvironmentFault, StorageError
+from edge_agent.outbox.records import SalvageReport
 from edge_agent.outbox.store import Store
 from edge_agent.workers import Worker
 
@@ -43,12 +44,17 @@ def starting() -> EnvironmentFault:
     return EnvironmentFault("cannot answer yet: starting", code="starting", retryable=True)
 
 
+Salvage = Callable[[], SalvageReport]
+"""How to rebuild a corrupt outbox while it is closed; called in the store's thread. Raises AgentError."""
+
+
 class Storekeeper:
     """One per agent. ``bring_up`` once, ``watch`` as a loop, ``close`` at the end; ``run`` in between."""
 
     def __init__(
         self,
         open_store: OpenStore,
+        salvage: Salvage | None = None,
         *,
         on_change: Callable[[AgentError | None], None] = lambda _: None,
         beat: Callable[[], None] = lambda: None,
@@ -59,6 +65,7 @@ class Storekeeper:
         ``beat`` is called at each turn of ``watch``.
         """
         self._open_store = open_store
+        self._salvage = salvage
         self._on_change = on_change
         self._beat = beat
         self._clock = clock
@@ -70,6 +77,8 @@ class Storekeeper:
         self._doubtful = False
         self.reopened = 0
         """How often a broken store was replaced."""
+        self.salvaged: SalvageReport | None = None
+        """The last salvage of this process."""
 
     @property
     def fault(self) -> AgentError | None:
@@ -166,6 +175,27 @@ class Storekeeper:
 
     def _replace(self, *, adopt: bool) -> None:
         self._let_go()
+        try:
+            self._store = self._opened(adopt=adopt)
+        except StorageError as exc:
+            if exc.code != "storage_corrupt" or self._salvage is None:
+                raise
+            log.error("the outbox is salvaged: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400
+            self._rebuild(self._salvage)
+            self._store = self._opened(adopt=adopt)
+
+    def _rebuild(self, salvage: Salvage) -> None:
+        report = self.salvaged = salvage()
+        lost = {name: table.lost for name, table in report.tables.items() if table.lost}
+        log.error(
+            "the outbox was salvaged: %d captures kept, %d lost; rows lost: %s; the damaged files are in %s",
+            report.captures_kept,
+            len(report.captures_lost),
+            lost or "none",
+            report.aside,
+        )
+
+    def _opened(self, *, adopt: bool) -> Store:
         store = self._open_store(adopt=adopt)
         try:
             recovery = store.recover()
@@ -174,13 +204,13 @@ class Storekeeper:
         except BaseException:
             store.close()
             raise
-        self._store = store
         log.info(
             "outbox opened: %d interrupted, %d go on as pending; audit head %s",
             len(recovery.interrupted),
             len(recovery.resumed),
             store.audit_head(),
         )
+        return store
 
     def _prove(self, store: Store) -> None:
         """After a failure nothing is believed unread."""

@@ -21,7 +21,11 @@ from skimage import data
 
 from edge_agent.client import AgentClient
 from edge_agent.errors import EnvironmentFault
+from edge_agent.outbox import Store
+from edge_agent.outbox.clock import SystemClock
 from edge_agent.sandbox.server import SandboxServer
+from tests.outbox.fakes import pending, picture
+from tests.outbox.wreck import garbage, overwrite
 
 START_S = 30.0
 
@@ -209,3 +213,22 @@ def test_verify_shows_hints_live_and_ends_with_the_verdict(tmp_path: Path, open_
     assert hints[-1] == "verified"
     assert verifying.returncode == 0
     assert (answer["state"], answer["approved"]) == ("verified", True)
+
+
+def test_a_daemon_over_a_corrupt_outbox_salvages_it_and_serves(tmp_path: Path) -> None:
+    config = write_config(tmp_path)
+    with Store.open(tmp_path / "state", b"33" * 32, clock=SystemClock()) as store:
+        made = pending(store)
+    overwrite(tmp_path / "state/outbox.db", 0, garbage(4096))
+    with daemon(config) as process:
+        wait_for(process, tmp_path / "api.sock")
+        with AgentClient(tmp_path / "api.sock") as client:
+            status = client.status()
+        assert status["storage"]["salvaged"] == {"kept": 1, "lost": []}
+        assert status["queue"]["depth"] == 1
+        verified = edge_agent("outbox", "verify", "--json", "--config", config)
+        assert (verified.returncode, json.loads(verified.stdout)["pictures"]) == (0, 1)
+        audited = edge_agent("audit", "verify", "--json", "--config", config)
+        assert json.loads(audited.stdout)["ok"]
+    with Store.open(tmp_path / "state", b"33" * 32, clock=SystemClock()) as store:
+        assert store.payload(made.id) == picture(made.id)

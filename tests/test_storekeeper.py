@@ -11,10 +11,12 @@ import pytest
 from edge_agent import storekeeper
 from edge_agent.errors import AgentError, StorageError
 from edge_agent.outbox import Store
-from edge_agent.outbox.records import Leased, LeaseLost
+from edge_agent.outbox.records import Leased, LeaseLost, SalvageReport
+from edge_agent.outbox.salvage import salvage
 from edge_agent.storekeeper import Storekeeper
 from edge_agent.types import State
 from tests.outbox import fakes
+from tests.outbox.wreck import garbage, overwrite
 
 OTHER_KEY = bytes(range(1, 33))
 
@@ -28,10 +30,13 @@ class Shelf:
         self.key = fakes.KEY
         self.machine = "this machine"
         self.heard: list[str | None] = []
-        self.keeper = Storekeeper(self.open, on_change=self.hear, clock=self.clock.monotonic_s)
+        self.keeper = Storekeeper(self.open, self.salvage, on_change=self.hear, clock=self.clock.monotonic_s)
 
     def open(self, *, adopt: bool) -> Store:
         return fakes.open_store(self.folder, self.clock, key=self.key, machine=self.machine, adopt=adopt)
+
+    def salvage(self) -> SalvageReport:
+        return salvage(self.folder, self.key, clock=self.clock)
 
     def hear(self, fault: AgentError | None) -> None:
         self.heard.append(fault.code if fault else None)
@@ -154,6 +159,60 @@ def test_adopting_what_cannot_be_opened_says_why(tmp_path: Path) -> None:
         with pytest.raises(StorageError) as caught:
             await shelf.keeper.adopt()
         assert caught.value.code == "key_mismatch"
+
+    play(tmp_path, scenario)
+
+
+def test_a_corrupt_file_is_salvaged_at_the_start(tmp_path: Path) -> None:
+    with fakes.open_store(tmp_path / "state", fakes.FakeClock()) as store:
+        made = fakes.pending(store).id
+    overwrite(tmp_path / "state/outbox.db", 0, garbage(4096))
+
+    async def scenario(shelf: Shelf) -> None:
+        assert shelf.keeper.fault is None
+        assert shelf.keeper.salvaged is not None
+        assert (shelf.keeper.salvaged.captures_kept, shelf.keeper.salvaged.captures_lost) == (1, ())
+        assert await shelf.keeper.run(Store.payload, made) == fakes.picture(made)
+
+    play(tmp_path, scenario)
+
+
+def test_a_file_that_is_found_corrupt_in_the_middle_of_work_is_salvaged_and_work_goes_on(tmp_path: Path) -> None:
+    async def scenario(shelf: Shelf) -> None:
+        keeper = shelf.keeper
+        made = [(await keeper.run(fakes.pending, f"user-{number}")).id for number in range(5)]
+
+        def tear(store: Store) -> None:
+            store._database.truncate_log()
+            root = store._database.execute("SELECT rootpage FROM sqlite_schema WHERE name = 'lanes_in_order'")
+            overwrite(shelf.folder / "outbox.db", (root.fetchone()[0] - 1) * 4096, garbage(4096))
+            store._database.execute("PRAGMA shrink_memory")  # what was read already is read again
+
+        await keeper.run(tear)
+        with pytest.raises(StorageError) as caught:
+            await keeper.run(fakes.lease)
+        assert caught.value.code == "storage_corrupt"
+        await shelf.until(lambda: keeper.fault is None)
+        assert keeper.salvaged is not None
+        assert [await keeper.run(Store.payload, key) for key in made] == [fakes.picture(key) for key in made]
+        assert (await keeper.run(fakes.lease)).record.id == made[0]
+        assert shelf.heard == [None, "storage_corrupt", None]
+
+    play(tmp_path, scenario)
+
+
+def test_where_the_keys_are_lost_it_says_so_and_makes_no_empty_queue(tmp_path: Path) -> None:
+    with fakes.open_store(tmp_path / "state", fakes.FakeClock()) as store:
+        fakes.pending(store)
+    overwrite(tmp_path / "state/outbox.db", 0, garbage((tmp_path / "state/outbox.db").stat().st_size))
+    (tmp_path / "state/keys").unlink()
+
+    async def scenario(shelf: Shelf) -> None:
+        for _ in range(2):
+            with pytest.raises(StorageError) as caught:
+                await shelf.keeper.run(Store.counts)
+            assert caught.value.code == "storage_corrupt"
+            await shelf.keeper.bring_up()
 
     play(tmp_path, scenario)
 

@@ -411,6 +411,7 @@ async def status(call: Call) -> Response:
     }
     try:
         body["queue"] = await agent.queue()
+        body["storage"] = await agent.storage()
     except AgentError as exc:
-        body["queue"] = {"error": exc.code}
+        body["queue"] = body["storage"] = {"error": exc.code}
     return JSONResponse(body)
