@@ -102,6 +102,8 @@ def test_a_store_that_broke_is_replaced_and_what_was_under_way_is_void(tmp_path:
 
 
 def test_damage_found_after_a_failure_is_logged_and_audited(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("INFO", logger="edge_agent")
+
     async def scenario(shelf: Shelf) -> None:
         keeper = shelf.keeper
         record = await keeper.run(fakes.pending)
@@ -233,7 +235,7 @@ def test_the_audit_head_goes_to_the_journal_once_an_hour(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(storekeeper, "TICK_S", 0.005)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="edge_agent")
 
     async def scenario(shelf: Shelf) -> None:
         def heads() -> list[str]:

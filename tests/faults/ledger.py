@@ -24,6 +24,10 @@ class Acknowledged:
     live: bool
 
 
+STORE_ERRORS = {"storage_full", "storage_failed"}
+"""With these the forwarder ends a sequence between two steps, which the client cannot tell."""
+
+
 @dataclass(slots=True)
 class Ledger:
     """Everything the process under test told, over all its lives."""
@@ -74,6 +78,8 @@ class Ledger:
                 busy.add(user)
             case "answered" | "gave_up":
                 busy.discard(user)
+            case "state" if line.get("error") in STORE_ERRORS:
+                busy.discard(user)  # the store failed between two steps: the capture was given back
 
 
 @dataclass(frozen=True, slots=True)

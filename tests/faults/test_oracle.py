@@ -16,7 +16,7 @@ import pytest
 from edge_agent.sandbox.runtime import DEFAULT_API_KEY
 from edge_agent.types import State
 from tests.faults import oracle
-from tests.faults.ledger import Acknowledged, Act
+from tests.faults.ledger import Acknowledged, Act, Ledger, Line
 from tests.faults.oracle import Kind
 from tests.faults.remnants import Index
 from tests.faults.scene import Scene
@@ -335,3 +335,31 @@ def test_every_slice_of_a_blob_is_found_at_every_offset(length: int) -> None:
     assert index.found_in(noise) is None
     assert index.found_in(b"") is None
     assert Index([]).found_in(blob) is None
+
+
+URL = {"event": "url", "user": "alice"}
+GIVEN_BACK = {
+    "event": "state",
+    "id": "a",
+    "state": "pending",
+    "user": "alice",
+    "error": "storage_full",
+    "parked": False,
+}
+
+
+@pytest.mark.parametrize(
+    ("between", "problems"),
+    [
+        ([], 1),
+        ([{"event": "gave_up", "user": "carol"}], 1),
+        ([{**GIVEN_BACK, "error": "network"}], 1),
+        ([{"event": "gave_up", "user": "alice"}], 0),
+        ([{"event": "answered", "user": "alice"}], 0),
+        ([GIVEN_BACK], 0),
+    ],
+)
+def test_a_client_that_begins_a_sequence_inside_another_one_is_told(between: list[Line], problems: int) -> None:
+    ledger = Ledger()
+    ledger.absorb([URL, *between, URL])
+    assert len(ledger.problems) == problems
