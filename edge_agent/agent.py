@@ -11,16 +11,15 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from edge_agent.announcer import Announcer
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, open_camera
-from edge_agent.config import Config
-from edge_agent.cypherface.client import CypherFaceClient
+from edge_agent.config import Config, ModelsSection
 from edge_agent.enrolment import Enrolment
-from edge_agent.errors import AgentError, ModelError, SessionRefused, report
+from edge_agent.errors import AgentError, SessionRefused, report
 from edge_agent.events import EventBus
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
 from edge_agent.forwarder import Forwarder
@@ -30,12 +29,15 @@ from edge_agent.outbox.clock import Clock, SystemClock
 from edge_agent.outbox.configured import open_outbox, salvage_outbox
 from edge_agent.outbox.records import (
     Environment,
+    Limits,
     NewVerification,
     StateConflict,
     VerificationRecord,
 )
 from edge_agent.outbox.store import Store
+from edge_agent.reload import Part
 from edge_agent.screening import Vision
+from edge_agent.services import Service, Services
 from edge_agent.storekeeper import Storekeeper, starting
 from edge_agent.types import Assessment, GateCode, JsonObject, State
 from edge_agent.workers import Worker
@@ -57,6 +59,10 @@ class _Session:
     id: str
     caller: str
     camera: Camera
+    config: Config
+    """What it began with, and keeps."""
+    vision: Vision
+    forwarder: Forwarder
     task: asyncio.Task[None] | None = None
     hint: GateCode | None = None
 
@@ -70,7 +76,7 @@ class Agent:
         *,
         clock: Clock | None = None,
         camera_factory: Callable[[], Camera] | None = None,
-        vision_factory: Callable[[], Vision] | None = None,
+        vision_factory: Callable[[ModelsSection], Vision] | None = None,
     ) -> None:
         self.config = config
         self.bus = EventBus()
@@ -81,8 +87,8 @@ class Agent:
         """Seconds from the start to the first screened frame, once there was one."""
         self._announcer = Announcer(self.bus, self.clock, config.session.result_valid_s)
         self._began_s = self.clock.monotonic_s()
-        self._camera_factory = camera_factory or (lambda: open_camera(config.camera))
-        self._vision_factory = vision_factory or self._open_pipeline
+        self._camera_factory = camera_factory or (lambda: open_camera(self.config.camera))
+        self._vision_factory = vision_factory or _open_pipeline
         self.heartbeats = Heartbeats()
         self.keeper = Storekeeper(
             self._open_store,
@@ -95,8 +101,12 @@ class Agent:
         self._inference_worker = Worker("inference")
         self._enrolment = Enrolment(config, self.keeper, self._inference_worker)
         self._vision: Vision | None = None
-        self._client: CypherFaceClient | None = None
-        self.forwarder: Forwarder | None = None
+        self._services = Services(
+            self.keeper,
+            on_network=self._announcer.network,
+            expect=lambda: self.heartbeats.expect("forwarder", within_s=FORWARDER_TURN_S),
+            loop=self._loop,
+        )
         self._session: _Session | None = None
         self._begin = asyncio.Lock()
         self._tasks: set[asyncio.Task[None]] = set()
@@ -109,14 +119,12 @@ class Agent:
     async def start(self) -> None:
         """Bring up what can be brought up; the rest is a fault that ``faults`` names. Never raises AgentError."""
         models = asyncio.create_task(self._load_models(), name="load models")
-        client = asyncio.create_task(self._guarded("cypherface", self._open_client), name="open the client")
+        service = asyncio.create_task(self._services.prepare(self.config), name="open the client")
         self._events = asyncio.get_running_loop()
         await self.keeper.bring_up()
         self._loop("outbox", self.keeper.watch)
-        await client
-        if self._client is not None:
-            self._start_forwarder(self._client)
-            self._links.start()
+        await self._guarded("cypherface", lambda: self._begin_forwarding(service))
+        self._links.start()
         await models
         self._ready.set()
 
@@ -137,8 +145,7 @@ class Agent:
 
     async def close(self) -> None:
         """Second half, once no request is under way: the HTTP client, the store, then the workers."""
-        if self._client is not None:
-            await self._client.aclose()
+        await self._services.aclose()
         await self.keeper.close()
         for worker in (self._camera_worker, self._inference_worker):
             worker.close()
@@ -154,14 +161,9 @@ class Agent:
 
     async def _load_models(self) -> None:
         async def load() -> None:
-            self._vision = await self._inference_worker.run(self._vision_factory)
+            self._vision = await self._inference_worker.run(self._vision_factory, self.config.models)
 
         await self._guarded("models", load)
-
-    def _open_pipeline(self) -> Vision:
-        from edge_agent.vision.opening import open_configured
-
-        return open_configured(self.config.models)
 
     def _open_store(self, *, adopt: bool) -> Store:
         def changed(record: VerificationRecord) -> None:
@@ -171,35 +173,30 @@ class Agent:
 
     def _storage_changed(self, fault: AgentError | None) -> None:
         self._announcer.storage(fault)
-        if fault is None and self.forwarder is not None:
-            self.forwarder.wake()
+        if fault is None:
+            self._spawn(self._set_limits(), "set the limits of the outbox")  # it was opened with those of before
+            if self.forwarder is not None:
+                self.forwarder.wake()
 
-    async def _open_client(self) -> None:
-        """In a thread: reading the certificate authorities takes 40 ms."""
-        self._client = await asyncio.to_thread(CypherFaceClient, self.config.cypherface)
+    async def _begin_forwarding(self, service: Awaitable[Service]) -> None:
+        self._services.change_to(await service)
 
-    def _start_forwarder(self, client: CypherFaceClient) -> None:
-        self.forwarder = Forwarder(
-            self.keeper,
-            client,
-            self.config.cypherface,
-            deny_offline=self.config.offline.policy == "deny",
-            on_network=self._announcer.network,
-            beat=self.heartbeats.expect("forwarder", within_s=FORWARDER_TURN_S),
-        )
-        self._loop("forwarder", self.forwarder.run)
+    @property
+    def forwarder(self) -> Forwarder | None:
+        """The one of the present configuration; None when its client could not be made."""
+        return self._services.current.forwarder if self._services.current is not None else None
 
     def _network_came_up(self) -> None:
         if self.forwarder is not None:
             self.forwarder.network_came_up()
 
     def _loop(self, name: str, body: Callable[[], Awaitable[None]]) -> None:
-        """Keep a loop of ours running: an unexpected error is logged, and it starts again."""
+        """Keep a loop of ours running until it returns: an unexpected error is logged, and it starts again."""
 
         async def supervised() -> None:
             while True:
                 try:
-                    await body()
+                    return await body()
                 except asyncio.CancelledError:
                     raise
                 except Exception as exc:  # the top of a loop
@@ -242,19 +239,21 @@ class Agent:
             known = await self.keeper.run(Store.find_replay, new)
             if known is not None:
                 return known, True
-            await self._refuse_if_not_possible(new)
+            vision, forwarder = await self._refuse_if_not_possible(new)
+            new = replace(new, environment=forwarder.environment)  # a reload may have come since the request
             camera = await self._camera_worker.run(self._camera_factory)
             try:
                 record, replayed = await self.keeper.run(Store.create, new)
             except BaseException:
                 await self._camera_worker.run(camera.close)
                 raise
-            session = _Session(record.id, new.caller, camera)
+            session = _Session(record.id, new.caller, camera, self.config, vision, forwarder)
             self._session = session
+            forwarder.hold()
             session.task = self._spawn(self._film(session, record), f"film {record.id}")
             return record, replayed
 
-    async def _refuse_if_not_possible(self, new: NewVerification) -> None:
+    async def _refuse_if_not_possible(self, new: NewVerification) -> tuple[Vision, Forwarder]:
         if self._session is not None:
             own = self._session.caller == new.caller
             active = f" ({self._session.id})" if own else ""
@@ -266,13 +265,14 @@ class Agent:
                 code="locked_out",
                 retry_after_s=lockout.retry_after_s,
             )
-        if self.forwarder is None:
+        forwarder = self.forwarder
+        if forwarder is None:
             raise self._fault("cypherface")
-        if self.config.offline.policy == "deny" and self.forwarder.status.network in {"offline", "stopped"}:
+        if self.config.offline.policy == "deny" and forwarder.status.network in {"offline", "stopped"}:
             raise SessionRefused(
                 "cannot start: CypherFace cannot be reached and offline.policy is deny", code="offline"
             )
-        await self._need_vision()
+        return await self._need_vision(), forwarder
 
     async def _need_vision(self) -> Vision:
         """The models; tried again when they were missing at the start. Raises ModelError."""
@@ -301,9 +301,6 @@ class Agent:
             report(log, exc, "cannot close the camera")
 
     def _filming(self, session: _Session, record: VerificationRecord) -> Filming:
-        if self._vision is None:
-            raise ModelError("cannot film: the models are gone", code="models_missing")
-
         def hint(code: GateCode | None) -> None:
             session.hint = code
             self._announcer.hint(session.id, code)
@@ -313,12 +310,12 @@ class Agent:
 
         return Filming(
             session.camera,
-            self._vision,
+            session.vision,
             camera_worker=self._camera_worker,
             inference_worker=self._inference_worker,
-            session=self.config.session,
-            gate=self.config.gate,
-            capture=self.config.capture,
+            session=session.config.session,
+            gate=session.config.gate,
+            capture=session.config.capture,
             search_timeout_s=record.search_timeout_s,
             listeners=Listeners(hint=hint, camera=camera_state, frame=self._count_frame),
             clock=self.clock.monotonic_s,
@@ -361,20 +358,23 @@ class Agent:
         finally:
             self._session_ended(session)
         if isinstance(outcome, Captured):
-            self._spawn(self._hand_over(record), f"hand over {record.id}")
+            session.forwarder.hold()
+            self._spawn(self._hand_over(record, session.forwarder), f"hand over {record.id}")
 
     def _session_ended(self, session: _Session) -> None:
         if self._session is session:
             self._session = None
+            session.forwarder.let_go()
 
-    async def _hand_over(self, record: VerificationRecord) -> None:
+    async def _hand_over(self, record: VerificationRecord, forwarder: Forwarder) -> None:
         """Forward the live capture at once; when no verdict came in time it is pending."""
-        if self.forwarder is not None:
-            try:
-                await self.forwarder.submit(record.id)
-            except Exception as exc:  # whatever it is, the deadline below must come
-                report(log, exc, f"cannot hand {record.id} over: it waits in the queue")
-                self.forwarder.wake()
+        try:
+            await forwarder.submit(record.id)
+        except Exception as exc:  # whatever it is, the deadline below must come
+            report(log, exc, f"cannot hand {record.id} over: it waits in the queue")
+            forwarder.wake()
+        finally:
+            forwarder.let_go()
         await asyncio.sleep(record.verdict_timeout_s)
         await self.keeper.run(Store.pend, record.id)
 
@@ -446,9 +446,94 @@ class Agent:
         """
         self.keeper.require()  # an enrolment that cannot be audited does not begin
         vision = await self._need_vision()
-        if self._client is None:
+        service = self._services.current
+        if service is None:
             raise self._fault("cypherface")
-        await self._enrolment.enrol(user_id, picture, vision, self._client)
+        service.forwarder.hold()  # and its client
+        try:
+            await self._enrolment.enrol(user_id, picture, vision, service.client)
+        finally:
+            service.forwarder.let_go()
+
+    # -- configuration --------------------------------------------------------------------------------------------
+
+    async def reconfigure(self, config: Config, parts: frozenset[Part], *, strict: bool = True) -> None:
+        """Go on with ``config``. ``parts`` are made anew; the session that is being filmed keeps what it began with.
+
+        strict: raises AgentError when one of them cannot be made, and then everything is as it was. Otherwise that
+        part is missing, as after a restart with this configuration. What was missing before is tried again.
+        """
+        await self._ready.wait()
+        vision = await self._fresh_vision(config, strict=strict) if Part.MODELS in parts else self._vision
+        service = await self._fresh_service(config, strict=strict) if Part.SERVICE in parts else None
+        async with self._begin:
+            self.config, self._vision = config, vision
+            self._enrolment = Enrolment(config, self.keeper, self._inference_worker)
+            if Part.VALIDITY in parts:
+                self._announcer.set_result_valid_s(config.session.result_valid_s)
+            if Part.SERVICE in parts:
+                self._services.change_to(service)
+        await self._set_limits()
+        await self._look_again()
+
+    async def _fresh_vision(self, config: Config, *, strict: bool) -> Vision | None:
+        """In a thread of its own: a session that is being filmed needs the worker. None where it may be missing."""
+        try:
+            vision = await asyncio.to_thread(self._vision_factory, config.models)
+        except AgentError as exc:
+            if strict:
+                raise
+            self._faults["models"] = exc
+            return None
+        self._faults.pop("models", None)
+        return vision
+
+    async def _fresh_service(self, config: Config, *, strict: bool) -> Service | None:
+        """As ``_fresh_vision``."""
+        try:
+            service = await self._services.prepare(config)
+        except AgentError as exc:
+            if strict:
+                raise
+            self._faults["cypherface"] = exc
+            return None
+        self._faults.pop("cypherface", None)
+        return service
+
+    async def _look_again(self) -> None:
+        """What was missing may be there now; nobody waits any longer for what may have been mended."""
+        if self._vision is None:
+            await self._load_models()
+        if self._services.current is None:
+            await self._guarded("cypherface", lambda: self._begin_forwarding(self._services.prepare(self.config)))
+        else:
+            await self._services.look_again()
+
+    async def _set_limits(self) -> None:
+        def set_limits(store: Store, limits: Limits) -> None:
+            store.limits = limits
+
+        with contextlib.suppress(AgentError):  # a store that is missing is opened with them
+            await self.keeper.run(set_limits, Limits.of(self.config))
+
+    async def try_camera(self) -> str | None:
+        """Open the camera and close it again, without a picture. Why it cannot be had, or None; untried in a session."""
+        async with self._begin:
+            if self._session is not None:
+                return None
+            try:
+                camera = await self._camera_worker.run(self._camera_factory)
+            except AgentError as exc:
+                return exc.message
+            await self._camera_worker.run(camera.close)
+            return None
+
+    async def try_service(self, limit_s: float) -> None:
+        """Have the forwarder find out how the service is, if it does not know; what takes longer stays unknown."""
+        if self.forwarder is not None:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self.forwarder.check()
 
     # -- state -----------------------------------------------------------------------------------------
 
@@ -511,3 +596,9 @@ class Agent:
             "oldest_age_s": stats.oldest_age_s,
             "states": {state.value: count for state, count in counts.items()},
         }
+
+
+def _open_pipeline(models: ModelsSection) -> Vision:
+    from edge_agent.vision.opening import open_configured
+
+    return open_configured(models)

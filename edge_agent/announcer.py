@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 from edge_agent.availability import ForwarderStatus
 from edge_agent.errors import AgentError
 from edge_agent.events import EventBus
@@ -18,11 +20,24 @@ class Announcer:
         self._bus = bus
         self._clock = clock
         self._result_valid_s = result_valid_s
+        self._earlier = (-math.inf, result_valid_s)
         self._announced: dict[str, State] = {}
 
     def is_approved(self, record: VerificationRecord) -> bool:
         """See outbox.records.approved: the one thing a POS may act on."""
-        return approved(record, instant(self._clock), self._result_valid_s)
+        return approved(record, instant(self._clock), self._valid_s(record))
+
+    def set_result_valid_s(self, result_valid_s: float) -> None:
+        """From now on. What was announced with a shorter time keeps it: no approval comes back."""
+        shortest_s = min(self._earlier[1], self._result_valid_s, result_valid_s)
+        self._earlier = (self._clock.boottime_s(), shortest_s)
+        self._result_valid_s = result_valid_s
+
+    def _valid_s(self, record: VerificationRecord) -> float:
+        until_s, earlier_valid_s = self._earlier
+        verdict_at = record.verdict_instant
+        old = verdict_at is not None and verdict_at.boottime_s <= until_s
+        return earlier_valid_s if old else self._result_valid_s
 
     def hint(self, verification_id: str, code: GateCode | None) -> None:
         """What the customer is shown; None = all is well."""
@@ -65,7 +80,7 @@ class Announcer:
     def _approved_until_s(self, record: VerificationRecord) -> float | None:
         """The boot time at which a verdict stops to approve; None where there is none."""
         verdict_at = record.verdict_instant
-        return verdict_at.boottime_s + self._result_valid_s if verdict_at is not None else None
+        return verdict_at.boottime_s + self._valid_s(record) if verdict_at is not None else None
 
     def _publish(self, kind: str, data: dict[str, object], verification_id: str | None = None) -> None:
         self._bus.publish(kind, data, at=self._clock.wall(), verification_id=verification_id)

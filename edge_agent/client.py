@@ -109,8 +109,7 @@ class AgentClient:
 
     def status(self) -> JsonObject:
         """How the agent is doing."""
-        body: JsonObject = self._call("GET", "/v1/status").json()
-        return body
+        return self._json("GET", "/v1/status")
 
     def ready(self) -> bool:
         """True when a verification could start."""
@@ -182,6 +181,30 @@ class AgentClient:
     def adopt(self) -> AdoptionBody:
         """Accept a state directory that was made on another machine. Raises ApiError ``not_moved``."""
         return AdoptionBody.model_validate_json(self._call("POST", "/v1/adopt").content)
+
+    def reload(self) -> JsonObject:
+        """Have the configuration file read again. Raises ApiError ``configuration_refused`` when the old one goes on."""
+        return self._json("POST", "/v1/reload", slow=60.0)
+
+    def apply_config(self, text: str, **terms: Any) -> JsonObject:
+        """Run ``text`` on trial; ``terms`` are those of ``POST /v1/config/apply``."""
+        return self._json("POST", "/v1/config/apply", json={"text": text, **terms}, slow=60.0)
+
+    def config_trial(self) -> JsonObject:
+        """The last trial, open or not."""
+        return self._json("GET", "/v1/config/trial")
+
+    def confirm_config(self) -> JsonObject:
+        """Promise to put the candidate (``text``) into the file at once, and then to ``reload``."""
+        return self._json("POST", "/v1/config/confirm", slow=60.0)
+
+    def revert_config(self) -> JsonObject:
+        """End the trial at once."""
+        return self._json("POST", "/v1/config/revert", slow=60.0)
+
+    def _json(self, method: str, path: str, **options: Any) -> JsonObject:
+        body: JsonObject = self._call(method, path, **options).json()
+        return body
 
     def events(
         self, verification_id: str | None = None, *, after: int | None = None, timeout_s: float = 60.0

@@ -390,15 +390,19 @@ def load(path: Path) -> Config:
 
     Raises InvalidConfiguration with every problem, or ConfigurationError when the file cannot be read.
     """
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: Path) -> str:
+    """The file as text. Raises ConfigurationError."""
     try:
-        text = path.read_text(encoding="utf-8")
+        return path.read_text(encoding="utf-8")
     except OSError as exc:
         raise ConfigurationError(
             f"cannot read the configuration {path}: {exc.strerror}", hint="give another file with --config"
         ) from exc
     except UnicodeDecodeError as exc:
         raise ConfigurationError(f"cannot read the configuration {path}: it is not UTF-8 text") from exc
-    return parse(text, str(path))
 
 
 def parse(text: str, source: str = "<text>") -> Config:

@@ -19,10 +19,12 @@ import uvicorn
 from edge_agent.agent import Agent
 from edge_agent.api.peer import PeerProtocol
 from edge_agent.api.routes import application
-from edge_agent.config import Config, LogSection
+from edge_agent.config import Config, LogSection, ModelsSection
 from edge_agent.errors import EnvironmentFault
 from edge_agent.screening import Vision
+from edge_agent.settings import Settings
 from edge_agent.supervision import Supervisor
+from edge_agent.trial import Source
 
 log = logging.getLogger(__name__)
 
@@ -129,26 +131,36 @@ def setup_logging(settings: LogSection) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
 
 
-async def serve(config: Config, vision_factory: Callable[[], Vision] | None = None) -> None:
-    """Run until SIGTERM or SIGINT. Raises EnvironmentFault when the socket cannot be had.
+async def serve(
+    config: Config,
+    source: Source | None = None,
+    vision_factory: Callable[[ModelsSection], Vision] | None = None,
+) -> None:
+    """Run until SIGTERM or SIGINT; SIGHUP reads the configuration again. Raises EnvironmentFault without a socket.
 
-    ``vision_factory``: see Agent; None opens the models that the configuration names.
+    ``source``: where ``config`` is from. ``vision_factory``: see Agent; None opens the configured models.
     """
     stop = asyncio.Event()
+    agent = Agent(config, vision_factory=vision_factory)
+    managed = "INVOCATION_ID" in os.environ  # systemd starts us again
+    settings = Settings(agent, source, exit_for_restart=stop.set if managed else None, on_log=setup_logging)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
-    await serve_until(stop, Agent(config, vision_factory=vision_factory))
+    loop.add_signal_handler(signal.SIGHUP, settings.reload_soon)
+    await serve_until(stop, agent, settings)
 
 
-async def serve_until(stop: asyncio.Event, agent: Agent) -> None:
+async def serve_until(stop: asyncio.Event, agent: Agent, settings: Settings | None = None) -> None:
     """Serve ``agent`` on its socket until ``stop`` is set; what stops in which order is said in Agent.drain."""
+    settings = settings or Settings(agent, None)
     path = agent.config.api.socket
     sock = bind(path)
     supervisor = Supervisor()
-    server = _Server(_server_config(agent), supervisor.ready)
+    server = _Server(_server_config(agent, settings), supervisor.ready)
     serving = asyncio.create_task(server.serve(sockets=[sock]), name="api")
     feeding = asyncio.create_task(supervisor.feed(agent.heartbeats, agent.describe), name="feed the watchdog")
+    settings.start()
     try:
         await agent.start()
         log.info("ready on %s", path)
@@ -160,6 +172,7 @@ async def serve_until(stop: asyncio.Event, agent: Agent) -> None:
         log.info("stopping")
         feeding.cancel()
         supervisor.stopping()
+        await settings.close()
         await agent.drain()
         server.should_exit = True
         try:
@@ -171,9 +184,9 @@ async def serve_until(stop: asyncio.Event, agent: Agent) -> None:
         log.info("stopped")
 
 
-def _server_config(agent: Agent) -> uvicorn.Config:
+def _server_config(agent: Agent, settings: Settings) -> uvicorn.Config:
     return uvicorn.Config(
-        application(agent),
+        application(agent, settings),
         http=PeerProtocol,
         ws="none",
         lifespan="off",

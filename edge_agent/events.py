@@ -30,7 +30,7 @@ class Event:
     seq: int
     at: datetime
     kind: str
-    """state, hint, camera, network, storage, dropped."""
+    """state, hint, camera, network, storage, configuration, dropped."""
     verification_id: str | None
     data: JsonObject
     approved_until_s: float | None = None

@@ -90,6 +90,8 @@ class Forwarder:
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
         self._backlog = 0
+        self._retired = False
+        self._holders = 0
         self._availability = Availability(on_change=self._network_changed, rng=self._rng, clock=clock)
 
     @property
@@ -116,6 +118,27 @@ class Forwarder:
         self._availability.try_now()
         self.wake()
 
+    def hold(self) -> None:
+        """A session began with this forwarder and may submit its capture: it lives on until ``let_go``."""
+        self._holders += 1
+
+    def let_go(self) -> None:
+        self._holders -= 1
+        self.wake()
+
+    def retire(self) -> None:
+        """Another one takes over: take nothing more from the queue, say nothing more.
+
+        ``run`` returns once the sequences under way are over and nobody holds it.
+        """
+        self._retired = True
+        self.wake()
+
+    async def check(self) -> None:
+        """Where nothing was tried yet, ask for a token, so that ``status`` says how the service is."""
+        if self.status.network == "unknown":
+            await self._probe()
+
     def network_came_up(self) -> None:
         """Look whether the outage is over."""
         self._availability.network_came_up()
@@ -132,10 +155,11 @@ class Forwarder:
             self._spawn(self._forward(leased), f"forward {leased.record.id}", backlog=False)
 
     async def run(self) -> None:
-        """Forward for ever. On cancellation the sequences under way are cancelled and their leases released."""
+        """Forward until cancelled, or retired and done. On cancellation the sequences under way are given back."""
         try:
-            while True:
-                self._beat()
+            while not self._over:
+                if not self._retired:
+                    self._beat()
                 self._wake.clear()
                 pause_s = await self._turn()
                 with contextlib.suppress(TimeoutError):  # not wait_for: in 3.11 it may swallow a cancellation
@@ -145,6 +169,10 @@ class Forwarder:
             for task in self._tasks:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
+
+    @property
+    def _over(self) -> bool:
+        return self._retired and not self._tasks and not self._holders
 
     async def _turn(self) -> float:
         """As ``_fill_slots``; its errors must not end the loop, which would cancel the sequences under way."""
@@ -179,6 +207,8 @@ class Forwarder:
 
     def _allowed_slots(self) -> int:
         """One capture at a time is the probe while the service cannot be used."""
+        if self._retired:
+            return 0
         return 1 if self._availability.down else BACKLOG_SLOTS
 
     def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, backlog: bool) -> None:
@@ -356,6 +386,8 @@ class Forwarder:
             log.error("forwarding stopped: %s; every capture stays queued", code, extra={"code": code})
 
     def _network_changed(self, before: Network, now: Network) -> None:
+        if self._retired:
+            return
         self._on_network(self.status)
         if now == "online" and before in {"offline", "stopped"}:
             self._spawn_retry_now()

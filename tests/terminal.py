@@ -19,7 +19,7 @@ import numpy as np
 from edge_agent.agent import Agent
 from edge_agent.camera import Camera
 from edge_agent.client import AgentClient
-from edge_agent.config import Config
+from edge_agent.config import Config, ModelsSection
 from edge_agent.daemon import serve_until
 from edge_agent.errors import CameraError
 from edge_agent.sandbox.server import SandboxServer
@@ -92,6 +92,8 @@ class Terminal:
         self.camera = NoiseCamera()
         self.eyes = Eyes()
         self.vision_error: Exception | None = None
+        self.packs: list[str] = []
+        """Packs that were opened."""
         self._config = _config(folder, sandbox_url, credentials, changes)
 
     def __enter__(self) -> Self:
@@ -120,7 +122,8 @@ class Terminal:
         self.camera.open()
         return self.camera
 
-    def _open_vision(self) -> Eyes:
+    def _open_vision(self, models: ModelsSection) -> Eyes:
+        self.packs.append(models.pack)
         if self.vision_error is not None:
             raise self.vision_error
         return self.eyes

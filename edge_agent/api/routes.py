@@ -10,8 +10,9 @@ import logging
 import math
 import re
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.applications import Starlette
@@ -24,10 +25,12 @@ from edge_agent import __version__
 from edge_agent.agent import Agent
 from edge_agent.api import outbox_routes, problems, wire
 from edge_agent.api.peer import STATE_KEY, Peer
+from edge_agent.config import InvalidConfiguration
 from edge_agent.enrolment import PictureRefused
 from edge_agent.errors import (
     AgentError,
     CaptureRefused,
+    ConfigurationError,
     CypherFaceError,
     InputError,
     SessionRefused,
@@ -36,7 +39,9 @@ from edge_agent.errors import (
 )
 from edge_agent.events import stream
 from edge_agent.outbox.records import Consent, NewVerification, StateConflict, VerificationRecord
+from edge_agent.settings import Settings, Terms
 from edge_agent.texts import hint_text
+from edge_agent.trial import Trial
 from edge_agent.types import WORKING_STATES, GateCode, JsonObject, State
 
 if TYPE_CHECKING:
@@ -47,6 +52,7 @@ log = logging.getLogger(__name__)
 HEARTBEAT_S = 15.0
 EVENT_ID = re.compile(r"[0-9]{1,18}")
 
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
 Role = Literal["any", "pos", "enrol", "admin"]
 Handler = Callable[["Call"], Awaitable[Response]]
 
@@ -66,6 +72,7 @@ class Call(NamedTuple):
     request: Request
     agent: Agent
     peer: Peer
+    settings: Settings
 
 
 def route_table() -> tuple[Entry, ...]:
@@ -89,29 +96,38 @@ def route_table() -> tuple[Entry, ...]:
         Entry("POST", "/v1/audit/verify", "admin", outbox_routes.verify_audit),
         Entry("POST", "/v1/key/rotate", "admin", outbox_routes.rotate_key),
         Entry("POST", "/v1/adopt", "admin", outbox_routes.adopt),
+        Entry("POST", "/v1/reload", "admin", reload),
+        Entry("POST", "/v1/config/apply", "admin", apply_config),
+        Entry("GET", "/v1/config/trial", "admin", config_trial),
+        Entry("POST", "/v1/config/confirm", "admin", confirm_config),
+        Entry("POST", "/v1/config/revert", "admin", revert_config),
         Entry("GET", "/v1/health", "any", health),
         Entry("GET", "/v1/ready", "any", ready),
         Entry("GET", "/v1/status", "any", status),
     )
 
 
-def application(agent: Agent) -> Starlette:
-    """The ASGI application over ``agent``."""
+def application(agent: Agent, settings: Settings) -> Starlette:
+    """The ASGI application over ``agent`` and its configuration."""
     by_path: dict[str, dict[str, Entry]] = {}
     for entry in route_table():
         by_path.setdefault(entry.path, {})[entry.method] = entry
-    routes = [Route(path, _endpoint(agent, entries), methods=list(entries)) for path, entries in by_path.items()]
+    routes = [
+        Route(path, _endpoint(agent, settings, entries), methods=list(entries)) for path, entries in by_path.items()
+    ]
     return Starlette(routes=routes, exception_handlers={HTTPException: _http_problem})
 
 
-def _endpoint(agent: Agent, entries: Mapping[str, Entry]) -> Callable[[Request], Awaitable[Response]]:
+def _endpoint(
+    agent: Agent, settings: Settings, entries: Mapping[str, Entry]
+) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
         peer = request.state._state.get(STATE_KEY)  # noqa: SLF001 - the protocol puts it there, see api/peer.py
         if not isinstance(peer, Peer) or not peer.admitted():
             return _problem("forbidden", "cannot answer: this caller is not admitted")
         method = "GET" if request.method == "HEAD" else request.method
         try:
-            return await entries[method].handler(Call(request, agent, peer))
+            return await entries[method].handler(Call(request, agent, peer, settings))
         except ClientDisconnect:
             return Response(status_code=499)
         except AgentError as exc:
@@ -132,9 +148,13 @@ def problem_of(error: AgentError) -> Response:
     if isinstance(error, CypherFaceError) and error.code not in problems.CATALOGUE:
         offline = isinstance(error, Transient)
         problem = problems.CATALOGUE["offline" if offline else "service_refused"]
+    if isinstance(error, InvalidConfiguration):
+        problem = problems.CATALOGUE["configuration_refused"]
     body = problems.document(error, problem)
     if isinstance(error, PictureRefused):
         body["reasons"] = [reason.value for reason in error.reasons]
+    if isinstance(error, InvalidConfiguration):
+        body["problems"] = [asdict(found) for found in error.problems]
     if isinstance(error, CaptureRefused) and error.server_message:
         body["server_message"] = error.server_message
     headers = {}
@@ -173,12 +193,16 @@ async def _body(request: Request, limit: int) -> bytes:
 
 
 def _parse_request(body: bytes) -> wire.VerificationRequest:
+    return _parse(body, wire.VerificationRequest)
+
+
+def _parse(body: bytes, kind: type[AnyBody]) -> AnyBody:
     try:
         value = json.loads(body)
     except (ValueError, RecursionError) as exc:
         raise _refuse("invalid_request", "cannot read the request: the body is not JSON") from exc
     try:
-        return wire.VerificationRequest.model_validate(value)
+        return kind.model_validate(value)
     except ValidationError as exc:
         raise _invalid(exc) from exc
 
@@ -369,6 +393,67 @@ async def enrol(call: Call) -> Response:
     return _json(wire.SourceBody(user_id=user_id), 201)
 
 
+async def reload(call: Call) -> Response:
+    """Read the configuration file again; an open trial ends. 422 when the old one goes on."""
+    done = await call.settings.reload()
+    if done.problems:
+        raise ConfigurationError("cannot take it, the old one goes on: " + "; ".join(done.problems),
+                                 code="configuration_refused")  # fmt: skip
+    return _json(wire.ReloadBody(at=done.at, restart_needed=list(call.settings.restart_needed)))
+
+
+async def apply_config(call: Call) -> Response:
+    """Run a candidate on trial; see docs/configuration.md."""
+    asked = _parse(await _body(call.request, wire.MAX_CONFIG_BYTES), wire.ApplyRequest)
+    terms = Terms(asked.watch_s, asked.confirm_within_s, asked.restart)
+    return _json(_trial_body(call, await call.settings.try_out(asked.text, terms)), 202)
+
+
+async def config_trial(call: Call) -> Response:
+    """The last trial, open or not."""
+    trial = call.settings.trial
+    if trial is None:
+        raise _refuse("not_found", "cannot find a trial: no configuration was applied yet")
+    return _json(_trial_body(call, trial))
+
+
+async def confirm_config(call: Call) -> Response:
+    """The candidate, to be put in place by the caller, who then reloads."""
+    trial = await call.settings.confirm()
+    return _json(_trial_body(call, trial).model_copy(update={"text": trial.text}))
+
+
+async def revert_config(call: Call) -> Response:
+    """Go back to the file at once."""
+    return _json(_trial_body(call, await call.settings.revert("it was called off")))
+
+
+def _trial_body(call: Call, trial: Trial) -> wire.TrialBody:
+    return wire.TrialBody(
+        id=trial.id,
+        phase=trial.phase.value,
+        reason=trial.reason,
+        digest=trial.digest,
+        restart=trial.restart,
+        confirm_within_s=trial.confirm_within_s,
+        left_s=call.settings.left_s,
+        changes=[wire.ChangeBody(key=c.key, old=c.old, new=c.new) for c in trial.changes],
+    )
+
+
+def _configuration_json(settings: Settings) -> JsonObject:
+    last, trial = settings.last, settings.trial
+    return {
+        "file": str(settings.file) if settings.file else None,
+        "last_reload": {"at": last.at.isoformat(), "ok": not last.problems, "problems": list(last.problems)}
+        if last
+        else None,
+        "reloads": dict(settings.reloads),
+        "restart_needed": list(settings.restart_needed),
+        "trial": {"phase": trial.phase.value, "reason": trial.reason, "left_s": settings.left_s} if trial else None,
+    }
+
+
 async def health(call: Call) -> Response:
     """The process lives and its loop turns."""
     del call
@@ -397,6 +482,7 @@ async def status(call: Call) -> Response:
             {"part": part, "code": error.code, "detail": error.message, "hint": error.hint}
             for part, error in agent.faults.items()
         ],
+        "configuration": _configuration_json(call.settings),
         "pack": agent.config.models.pack,
         "frames": dict(agent.frames),
         "first_frame_after_s": agent.first_frame_after_s,

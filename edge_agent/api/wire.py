@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 from pydantic_core import PydanticCustomError
@@ -16,6 +16,7 @@ USER_ID = re.compile(r"[A-Za-z0-9._@:+=-]{1,128}")
 MAX_JSON_BYTES = 16 * 1024
 MAX_PICTURE_BYTES = 16 * 1024 * 1024
 MAX_WAIT_S = 600.0
+MAX_CONFIG_BYTES = 256 * 1024
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 _DIGIT_RUN = re.compile(r"\d(?:[ -]?\d){12,18}")
@@ -126,3 +127,46 @@ class SourceBody(BaseModel):
 
     user_id: str
     status: Literal["uploaded"] = "uploaded"
+
+
+class ApplyRequest(Body):
+    """``POST /v1/config/apply``."""
+
+    text: str = Field(description="the candidate, as it would be in the file")
+    watch_s: float = Field(20.0, ge=0, le=600, description="seconds of health check")
+    confirm_within_s: float | None = Field(
+        None, ge=1, le=86_400, description="seconds for a person to confirm; null = the caller does, within 30 s"
+    )
+    restart: bool = Field(False, description="restart the agent where a changed key needs it")
+
+
+class ChangeBody(BaseModel):
+    """One key that differs; secrets are references."""
+
+    key: str
+    old: Any
+    new: Any
+
+
+class TrialBody(BaseModel):
+    """A configuration on trial."""
+
+    id: str
+    phase: Literal["restarting", "watching", "healthy", "confirmed", "kept", "rolled_back"]
+    reason: str | None
+    digest: str
+    """SHA-256 of the candidate's text."""
+    restart: bool
+    confirm_within_s: float | None
+    left_s: float | None
+    """Seconds to the deadline of this phase."""
+    changes: list[ChangeBody]
+    text: str | None = None
+    """The candidate: only where it is to be put in place."""
+
+
+class ReloadBody(BaseModel):
+    """The configuration file, read again."""
+
+    at: datetime
+    restart_needed: list[str]

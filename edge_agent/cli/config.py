@@ -11,7 +11,8 @@ import click
 import yaml
 
 from edge_agent.cli.options import config_option, load_config
-from edge_agent.config import Config, InvalidConfiguration, SecretRef, lines_of
+from edge_agent.config import Config, InvalidConfiguration, lines_of
+from edge_agent.reload import is_section, leaves
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -50,7 +51,7 @@ def show(config_path: Path, as_json: bool) -> None:
     effective = load_config(config_path).model_dump(mode="json")
     lines = lines_of(config_path)
     if as_json:
-        found = {key: {"value": value, "line": lines.get(key)} for key, value in _flat(effective)}
+        found = {key: {"value": value, "line": lines.get(key)} for key, value in leaves(effective)}
         click.echo(json.dumps(found))
         return
     for line, origin in _listing(effective, lines):
@@ -64,25 +65,12 @@ def schema() -> None:
     click.echo(json.dumps(described, indent=2))
 
 
-def _is_section(value: Any) -> bool:
-    return isinstance(value, dict) and not value.keys() <= SecretRef.model_fields.keys()
-
-
-def _flat(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Leaves by their dotted key; a list and the reference to a secret are leaves."""
-    for name, value in values.items():
-        if _is_section(value):
-            yield from _flat(value, f"{prefix}{name}.")
-        else:
-            yield f"{prefix}{name}", value
-
-
 def _listing(values: dict[str, Any], lines: dict[str, int], prefix: str = "") -> Iterator[tuple[str, str | None]]:
     """YAML lines that can be pasted into a file, each leaf with its origin."""
     indent = "  " * prefix.count(".")
     for name, value in values.items():
         key = f"{prefix}{name}"
-        if _is_section(value):
+        if is_section(value):
             yield f"{indent}{name}:", None
             yield from _listing(value, lines, f"{key}.")
         else:

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import logging
 from pathlib import Path
 
 import click
 
-from edge_agent.cli.options import config_option, load_config
+from edge_agent.cli.options import config_option
+from edge_agent.config import Config
+from edge_agent.errors import AgentError
+from edge_agent.trial import Source, begin
 
 
 @click.command()
@@ -18,7 +22,17 @@ def run(config_path: Path) -> None:
 
     It starts and serves its API even without camera, models or network, and says what is missing (status).
     """
-    config = load_config(config_path)
+    config, source = begin(config_path)
+    try:
+        _serve(config, source)
+    except AgentError as exc:
+        if source.trial is None or not source.trial.open:
+            raise
+        source.give_up(exc.message)  # the file's configuration ran before, and will again
+        _serve(*begin(config_path))
+
+
+def _serve(config: Config, source: Source) -> None:
     from edge_agent.vision.opening import open_ahead
 
     # Models load outside the interpreter's lock: they are nearly there when the rest has been imported.
@@ -28,4 +42,6 @@ def run(config_path: Path) -> None:
 
     gc.enable()
     setup_logging(config.log)
-    asyncio.run(serve(config, vision_factory))
+    if source.trial is not None and source.trial.open:
+        logging.getLogger(__name__).warning("this configuration is on trial: without a confirmation it is forgotten")
+    asyncio.run(serve(config, source, vision_factory))

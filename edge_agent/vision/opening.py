@@ -30,10 +30,15 @@ def open_configured(models: ModelsSection) -> Pipeline:
     return open_pipeline(load_pack(models.pack), models.dir, providers=models.providers, threads=models.threads)
 
 
-def open_ahead(models: ModelsSection) -> Callable[[], Pipeline]:
+def open_ahead(models: ModelsSection) -> Callable[[ModelsSection], Pipeline]:
     """``open_configured`` in a thread, from now on: the first call waits for its result, a later one opens anew."""
     ahead = [Ahead(partial(open_configured, models), "open models")]
-    return lambda: ahead.pop().result() if ahead else open_configured(models)
+
+    def opened(wanted: ModelsSection) -> Pipeline:
+        result = ahead.pop() if ahead else None
+        return result.result() if result is not None and wanted == models else open_configured(wanted)
+
+    return opened
 
 
 def open_pipeline(

@@ -135,8 +135,9 @@ def test_the_embedder_is_loaded_when_it_is_first_used(models_dir: Path):
 
 
 def test_models_that_are_opened_ahead_are_the_first_result_and_later_ones_are_opened_anew(models_dir: Path):
-    factory = open_ahead(ModelsSection(pack="open", dir=models_dir))
-    first, second = factory(), factory()
+    models = ModelsSection(pack="open", dir=models_dir)
+    factory = open_ahead(models)
+    first, second = factory(models), factory(models)
     assert first is not second and first.pack == second.pack == load_pack("open")
 
 
@@ -144,14 +145,15 @@ def test_an_error_of_opening_ahead_reaches_whoever_asks_and_the_next_try_sees_th
     models_dir: Path, tmp_path: Path
 ):
     folder = tmp_path / "models"
-    factory = open_ahead(ModelsSection(pack="open", dir=folder))
+    models = ModelsSection(pack="open", dir=folder)
+    factory = open_ahead(models)
     for thread in threading.enumerate():
         if thread.name == "open models":
             thread.join()
     folder.symlink_to(models_dir)
     with pytest.raises(ModelError, match="does not exist"):
-        factory()
-    assert factory().pack.name == "open"
+        factory(models)
+    assert factory(models).pack.name == "open"
 
 
 @pytest.mark.packs

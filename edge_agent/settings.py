@@ -1,0 +1,443 @@
+"""The daemon's hold on its configuration: read the file again, try a candidate out, go back to the file.
+
+See trial.py for why a candidate is never written into the file by the daemon (which may not write there) and why
+every end of a trial that nobody confirmed leads back to the file.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import uuid
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from edge_agent.agent import Agent
+from edge_agent.config import Config, InvalidConfiguration, LogSection, parse, read_text
+from edge_agent.errors import AgentError, ConfigurationError, InputError, SessionRefused, report
+from edge_agent.outbox.clock import instant
+from edge_agent.outbox.store import Store
+from edge_agent.reload import Part, Plan, plan
+from edge_agent.trial import CONFIRM_GRACE_S, Health, Phase, Source, Trial, digest, save, worse
+
+log = logging.getLogger(__name__)
+
+TICK_S = 0.25
+"""The health of a candidate is looked at this often."""
+ASK_S = 10.0
+"""How long the service may take to say how it is."""
+START_WITHIN_S = 120.0
+"""After a restart the candidate must be up by then."""
+SESSION_S = 60.0
+"""A restart waits this long for the session that is being filmed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reload:
+    """The last time that the file was read again."""
+
+    at: datetime
+    problems: tuple[str, ...]
+    """Why the old configuration goes on; empty when the new one was taken."""
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """How a candidate is tried out."""
+
+    watch_s: float
+    confirm_within_s: float | None
+    restart: bool
+
+
+class Settings:
+    """One per daemon; used from the event loop's thread only."""
+
+    def __init__(
+        self,
+        agent: Agent,
+        source: Source | None,
+        *,
+        exit_for_restart: Callable[[], None] | None = None,
+        on_log: Callable[[LogSection], None] = lambda _: None,
+    ) -> None:
+        """``source`` None: there is no file. ``exit_for_restart`` None: nobody would start the agent again."""
+        self._agent = agent
+        self._source = source
+        self._exit = exit_for_restart
+        self._on_log = on_log
+        self._trial = source.trial if source else None
+        self._lock = asyncio.Lock()
+        self._changed = asyncio.Event()
+        self._watching: asyncio.Task[None] | None = None
+        self._reloading: asyncio.Task[None] | None = None
+        self._reload_again = False
+        self._deadline_s = 0.0
+        self._before = agent.config
+        """What ran before the trial, should the file be unusable by then."""
+        self.last: Reload | None = None
+        self.reloads: Counter[str] = Counter(succeeded=0, failed=0)
+        self.restart_needed: tuple[str, ...] = ()
+        """Keys of the file that differ from what runs, and wait for a restart."""
+
+    @property
+    def file(self) -> Path | None:
+        return self._source.file if self._source else None
+
+    @property
+    def trial(self) -> Trial | None:
+        """The last one, open or not."""
+        return self._trial
+
+    @property
+    def left_s(self) -> float | None:
+        """Seconds to the deadline of the open trial."""
+        if self._trial is None or not self._trial.open:
+            return None
+        return max(0.0, self._deadline_s - self._agent.clock.boottime_s())
+
+    # -- lifetime
+
+    def start(self) -> None:
+        """Once the agent is being started: watch the candidate that this process was started for."""
+        if self._trial is not None and self._trial.open:
+            self._expect_within(START_WITHIN_S)
+            self._watch()
+
+    async def close(self) -> None:
+        """Stop watching. What is not confirmed by now is forgotten by the next start."""
+        for task in (self._watching, self._reloading):
+            if task is not None:
+                task.cancel()
+                await asyncio.gather(task, return_exceptions=True)
+
+    # -- the file
+
+    def reload_soon(self) -> None:
+        """As ``reload``, for a signal handler."""
+        if self._reloading is None or self._reloading.done():
+            self._reloading = asyncio.create_task(self._reload_on_signal(), name="read the configuration again")
+        else:
+            self._reload_again = True
+
+    async def _reload_on_signal(self) -> None:
+        while True:
+            self._reload_again = False
+            try:
+                await self.reload()
+            except Exception as exc:  # the top of a task
+                report(log, exc, "cannot read the configuration again")
+            if not self._reload_again:
+                return
+
+    async def reload(self) -> Reload:
+        """Read the file again; an open trial ends. A file that cannot be used leaves everything as it is."""
+        async with self._lock:
+            if self._trial is not None and self._trial.open:
+                return await self._end_trial("the configuration file was read again")
+            return await self._read_again(strict=True)
+
+    async def _read_again(self, *, strict: bool) -> Reload:
+        try:
+            await self._take(parse(*await asyncio.to_thread(self._file_text)), strict=strict)
+        except AgentError as exc:
+            problems = _problems(exc)
+            log.error("the old configuration goes on: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400
+        else:
+            problems = ()
+        self.reloads["failed" if problems else "succeeded"] += 1
+        self.last = Reload(self._agent.clock.wall(), problems)
+        self._announce("refused" if problems else "reloaded", problems=list(problems))
+        return self.last
+
+    def _file_text(self) -> tuple[str, str]:
+        source = self._need_source()
+        return read_text(source.file), str(source.file)
+
+    def _need_source(self) -> Source:
+        if self._source is None:
+            raise ConfigurationError("cannot read the configuration again: this agent was started without a file")
+        return self._source
+
+    async def _take(self, config: Config, *, strict: bool) -> Plan:
+        found = plan(self._agent.config, config)
+        await self._agent.reconfigure(found.effective, found.parts, strict=strict)
+        if Part.LOG in found.parts:
+            self._on_log(config.log)
+        self.restart_needed = found.restart
+        keys = [change.key for change in found.changes]
+        log.info("configuration taken; changed: %s", ", ".join(keys) or "nothing")
+        if found.restart:
+            log.warning("a restart is needed for: %s", ", ".join(found.restart))
+        if keys:
+            with contextlib.suppress(AgentError):  # the store may be what is being mended
+                await self._agent.keeper.run(Store.note, "configured", keys=keys)
+        return found
+
+    # -- a candidate
+
+    async def try_out(self, text: str, terms: Terms) -> Trial:
+        """Run ``text`` on trial; it takes effect before this returns, unless it needs a restart.
+
+        Raises InvalidConfiguration, ConfigurationError, EnvironmentFault (the record cannot be written), InputError
+        ``config_pending``, ``restart_needed``, ``restart_unavailable``, and SessionRefused ``busy``. Then nothing changed.
+        """
+        async with self._lock:
+            self._need_source()
+            if self._trial is not None and self._trial.open:
+                raise InputError("cannot apply: another configuration is on trial", code="config_pending")
+            await self._agent.wait_started()
+            config = parse(text, "the candidate")
+            found = plan(self._agent.config, config)
+            self._check_restart(found, terms)
+            self._before = self._agent.config
+            trial = self._new_trial(text, terms, found, await self._health_before(found))
+            self._note(trial)
+            self._announce("trial")
+            if trial.restart:
+                self._expect_within(SESSION_S)
+                self._begin_restart()
+            else:
+                await self._begin_live(config)
+            return self._need_trial()
+
+    def _check_restart(self, found: Plan, terms: Terms) -> None:
+        if not found.restart:
+            return
+        if not terms.restart:
+            keys = ", ".join(found.restart)
+            raise InputError(
+                f"cannot apply without a restart: {keys}",
+                code="restart_needed",
+                hint="apply it with --restart, or leave these keys as they are",
+            )
+        if self._exit is None:
+            raise InputError(
+                "cannot restart: the agent does not run under systemd",
+                code="restart_unavailable",
+                hint="put the file in place and restart the agent yourself",
+            )
+        if self._agent.searching:
+            raise SessionRefused("cannot restart: a verification is searching", code="busy")
+
+    async def _health_before(self, found: Plan) -> Health:
+        """What the candidate is measured by: what it may break is looked at first."""
+        changed = {change.key.partition(".")[0] for change in found.changes}
+        if "cypherface" in changed:
+            await self._agent.try_service(ASK_S)
+        return self._health(await self._agent.try_camera() if "camera" in changed else None)
+
+    def _new_trial(self, text: str, terms: Terms, found: Plan, before: Health) -> Trial:
+        return Trial(
+            id=uuid.uuid4().hex,
+            phase=Phase.RESTARTING if found.restart else Phase.WATCHING,
+            text=text,
+            digest=digest(text),
+            began=instant(self._agent.clock),
+            watch_s=terms.watch_s,
+            confirm_within_s=terms.confirm_within_s,
+            restart=bool(found.restart),
+            before=before,
+            changes=found.changes,
+        )
+
+    async def _begin_live(self, config: Config) -> None:
+        try:
+            await self._take(config, strict=True)
+        except AgentError as exc:  # nothing was taken
+            self._end(Phase.ROLLED_BACK, exc.message)
+        else:
+            self._expect_within(self._need_trial().watch_s + 2 * ASK_S)
+            self._watch()
+
+    def _begin_restart(self) -> None:
+        log.warning("stopping, so that the service manager starts the agent with another configuration")
+        if self._exit is not None:
+            self._exit()
+
+    def _watch(self) -> None:
+        if self._watching is not None:
+            self._watching.cancel()  # of a trial that was ended while the service was being asked
+        self._watching = asyncio.create_task(self._watch_trial(), name="watch the configuration on trial")
+
+    async def _watch_trial(self) -> None:
+        try:
+            reason = await self._verdict()
+        except Exception as exc:  # the top of a task: a trial that nobody watches must not go on
+            report(log, exc, "cannot watch the configuration on trial")
+            reason = f"it could not be watched: {type(exc).__name__}"
+        if reason is not None:
+            await self._roll_back(reason)
+
+    async def _verdict(self) -> str | None:
+        """Why to roll back; None when the trial was ended by somebody else."""
+        started = await self._within(self._deadline_s, self._agent.wait_started())
+        if not started:
+            return "the agent did not start in time"
+        camera = await self._examine()
+        trial = self._need_trial()
+        self._expect_within(trial.watch_s)
+        reason = await self._sample(camera, until=Phase.WATCHING)
+        if reason is not None or self._need_trial().phase is not Phase.WATCHING:
+            return reason
+        await self._agent.try_service(ASK_S)
+        reason = worse(trial.before, self._health(camera), final=True)
+        if reason is not None:
+            return reason
+        self._note(replace(self._need_trial(), phase=Phase.HEALTHY))
+        self._announce("healthy")
+        self._expect_within(trial.confirm_within_s or CONFIRM_GRACE_S)
+        reason = await self._sample(camera, until=Phase.HEALTHY)
+        if reason is None and self._need_trial().phase is Phase.HEALTHY:
+            return "nobody confirmed it in time"
+        if reason is None and self._need_trial().phase is Phase.CONFIRMED:
+            reason = await self._sample(camera, until=Phase.CONFIRMED) or "it was confirmed, but not put in place"
+        return reason if self._need_trial().open else None
+
+    async def _sample(self, camera: str | None, *, until: Phase) -> str | None:
+        """Look at the health while the trial is in phase ``until`` and its deadline has not come."""
+        while self._need_trial().phase is until and (self.left_s or 0.0) > 0:
+            reason = worse(self._need_trial().before, self._health(camera), final=False)
+            if reason is not None:
+                return reason
+            self._changed.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(min(TICK_S, self.left_s or TICK_S)):
+                    await self._changed.wait()
+        return None
+
+    async def _within(self, deadline_s: float, work: Any) -> bool:
+        try:
+            async with asyncio.timeout(deadline_s - self._agent.clock.boottime_s()):
+                await work
+        except TimeoutError:
+            return False
+        return True
+
+    async def _examine(self) -> str | None:
+        """Try what the candidate changed; returns what is wrong with the camera."""
+        changed = {change.key.partition(".")[0] for change in self._need_trial().changes}
+        if "cypherface" in changed:
+            await self._agent.try_service(ASK_S)
+        return await self._agent.try_camera() if "camera" in changed else None
+
+    def _health(self, camera: str | None) -> Health:
+        forwarder = self._agent.forwarder_status
+        return Health(
+            faults={part: error.code for part, error in self._agent.faults.items()},
+            network=forwarder.network if forwarder else "unknown",
+            stopped_code=forwarder.stopped_code if forwarder else None,
+            camera=camera,
+            late=tuple(self._agent.heartbeats.late()),
+        )
+
+    # -- its end
+
+    async def confirm(self) -> Trial:
+        """Somebody wants to keep it: the file is to be replaced now, then ``reload``. Raises InputError."""
+        async with self._lock:
+            trial = self._trial
+            if trial is None or not trial.open:
+                raise InputError("cannot confirm: no configuration is on trial", code="config_not_pending")
+            if trial.phase not in {Phase.HEALTHY, Phase.CONFIRMED}:
+                raise InputError(
+                    "cannot confirm: its health is still being watched", code="config_watching", hint="wait a little"
+                )
+            self._note(replace(trial, phase=Phase.CONFIRMED))
+            self._expect_within(CONFIRM_GRACE_S)
+            self._changed.set()
+            return self._need_trial()
+
+    async def revert(self, reason: str) -> Trial:
+        """End the trial now. Raises InputError."""
+        async with self._lock:
+            if self._trial is None or not self._trial.open:
+                raise InputError("cannot roll back: no configuration is on trial", code="config_not_pending")
+            await self._end_trial(reason)
+            return self._need_trial()
+
+    async def _roll_back(self, reason: str) -> None:
+        async with self._lock:
+            if self._trial is not None and self._trial.open:
+                await self._end_trial(reason)
+
+    async def _end_trial(self, reason: str) -> Reload:
+        """Run what the file says: the candidate, if that is in place by now."""
+        trial = self._need_trial()
+        text, usable = await self._look_at_file()
+        if usable and digest(text) == trial.digest:
+            self._end(Phase.KEPT, None)
+            return await self._read_again(strict=True)
+        self._end(Phase.ROLLED_BACK, reason)
+        if trial.restart and usable:
+            await self._quiet()
+            self._begin_restart()
+            return Reload(self._agent.clock.wall(), (reason,))
+        return await self._go_back()
+
+    async def _look_at_file(self) -> tuple[str, bool]:
+        """Its text, and whether a start could use it."""
+        try:
+            text, source = await asyncio.to_thread(self._file_text)
+            parse(text, source)
+        except ConfigurationError:
+            return "", False
+        return text, True
+
+    async def _go_back(self) -> Reload:
+        done = await self._read_again(strict=False)
+        if done.problems:  # the file was broken meanwhile
+            await self._take(self._before, strict=False)
+        return done
+
+    async def _quiet(self) -> None:
+        """Nobody's session is ended for it, within reason."""
+        deadline_s = self._agent.clock.boottime_s() + SESSION_S
+        while self._agent.searching and self._agent.clock.boottime_s() < deadline_s:  # noqa: ASYNC110 - there is no event
+            await asyncio.sleep(TICK_S)
+
+    def _end(self, phase: Phase, reason: str | None) -> None:
+        trial = self._need_trial().ended(phase, reason)
+        try:
+            self._note(trial)
+        except AgentError as exc:  # the file is the truth all the same
+            self._trial = trial
+            log.error("the end of the trial is not written down: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400
+        (log.info if phase is Phase.KEPT else log.error)(
+            "configuration %s%s", phase.value, f": {reason}" if reason else ""
+        )
+        self._announce(phase.value)
+        self._changed.set()
+
+    # -- parts
+
+    def _need_trial(self) -> Trial:
+        if self._trial is None:
+            raise AssertionError("there is no trial")
+        return self._trial
+
+    def _note(self, trial: Trial) -> None:
+        """To the disk first: a crash must find it."""
+        save(self._need_source().state_dir, trial)
+        self._trial = trial
+
+    def _expect_within(self, seconds: float) -> None:
+        self._deadline_s = self._agent.clock.boottime_s() + seconds
+
+    def _announce(self, state: str, **more: Any) -> None:
+        trial = self._trial
+        data = {"state": state, "restart_needed": list(self.restart_needed), **more}
+        if trial is not None and state not in {"reloaded", "refused"}:
+            data |= {"trial": trial.id, "keys": [c.key for c in trial.changes], "reason": trial.reason}
+        self._agent.bus.publish("configuration", data, at=self._agent.clock.wall())
+
+
+def _problems(error: AgentError) -> tuple[str, ...]:
+    if isinstance(error, InvalidConfiguration):
+        return tuple(map(str, error.problems))
+    return (error.message,)
