@@ -373,12 +373,15 @@ class Settings:
         if usable and digest(text) == trial.digest:
             self._end(Phase.KEPT, None)
             return await self._read_again(strict=True)
-        self._end(Phase.ROLLED_BACK, reason)
         if trial.restart and usable:
             await self._quiet()
+            self._end(Phase.ROLLED_BACK, reason)
             self._begin_restart()
             return Reload(self._agent.clock.wall(), (reason,))
-        return await self._go_back()
+        try:
+            return await self._go_back()
+        finally:  # said when it is so
+            self._end(Phase.ROLLED_BACK, reason)
 
     async def _look_at_file(self) -> tuple[str, bool]:
         """Its text, and whether a start could use it."""

@@ -8,13 +8,14 @@ from __future__ import annotations
 import asyncio
 import threading
 import time
-from collections.abc import Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+import yaml
 
 from edge_agent.agent import Agent
 from edge_agent.camera import Camera
@@ -23,6 +24,8 @@ from edge_agent.config import Config, ModelsSection
 from edge_agent.daemon import serve_until
 from edge_agent.errors import CameraError
 from edge_agent.sandbox.server import SandboxServer
+from edge_agent.settings import Settings
+from edge_agent.trial import Source
 from edge_agent.types import Face, Frame, LivenessScore, Measurement
 from tests.faces import measurement, scores
 
@@ -92,9 +95,17 @@ class Terminal:
         self.camera = NoiseCamera()
         self.eyes = Eyes()
         self.vision_error: Exception | None = None
+        self.camera_devices: set[str | None] | None = None
+        """Values of camera.device that can be opened; None = any."""
+        self.on_vision: Callable[[], None] = lambda: None
+        """Called when models are opened."""
         self.packs: list[str] = []
         """Packs that were opened."""
         self._config = _config(folder, sandbox_url, credentials, changes)
+        self.file = folder / "config.yaml"
+        self.file.write_text(yaml.safe_dump(self._config.model_dump(mode="json")))
+        self.restarts = 0
+        """How often the agent asked to be started again."""
 
     def __enter__(self) -> Self:
         started = threading.Event()
@@ -112,18 +123,34 @@ class Terminal:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self.agent = Agent(self._config, camera_factory=self._open_camera, vision_factory=self._open_vision)
-        serving = asyncio.create_task(serve_until(self._stop, self.agent))
+        self.settings = Settings(
+            self.agent, Source(self.file, self._config.state_dir), exit_for_restart=self._note_restart
+        )
+        serving = asyncio.create_task(serve_until(self._stop, self.agent, self.settings))
         ready = asyncio.create_task(self.agent.wait_started())
         await asyncio.wait({ready, serving}, return_when=asyncio.FIRST_COMPLETED)
         started.set()
         await serving
 
+    def _note_restart(self) -> None:
+        self.restarts += 1
+
+    def text(self, **changes: Any) -> str:
+        """The configuration file with other values, by section."""
+        values: dict[str, Any] = yaml.safe_load(self.file.read_text())
+        for section, change in changes.items():
+            values[section] = {**values[section], **change} if isinstance(change, dict) else change
+        return yaml.safe_dump(values)
+
     def _open_camera(self) -> Camera:
+        if self.camera_devices is not None and self.agent.config.camera.device not in self.camera_devices:
+            raise CameraError(f"cannot open {self.agent.config.camera.device}: no such device")
         self.camera.open()
         return self.camera
 
     def _open_vision(self, models: ModelsSection) -> Eyes:
         self.packs.append(models.pack)
+        self.on_vision()
         if self.vision_error is not None:
             raise self.vision_error
         return self.eyes

@@ -1,4 +1,4 @@
-"""``edge-agent config``: check and show the configuration, and its schema for editors."""
+"""``edge-agent config``: check, show and replace the configuration, and its schema for editors."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Any
 import click
 import yaml
 
+from edge_agent.cli.apply import apply, confirm
 from edge_agent.cli.options import config_option, load_config
 from edge_agent.config import Config, InvalidConfiguration, lines_of
 from edge_agent.reload import is_section, leaves
@@ -19,7 +20,11 @@ SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
 @click.group()
 def config() -> None:
-    """Check and show the configuration."""
+    """Check, show and replace the configuration."""
+
+
+config.add_command(apply)
+config.add_command(confirm)
 
 
 @config.command()

@@ -117,8 +117,22 @@ def _print_status(body: dict[str, object]) -> None:
     click.echo(f"edge-agent {body['version']} on {body['terminal_id']}: {'ready' if body['ready'] else 'degraded'}")
     for name in ("searching", "pack", "uptime_s", "frames", "network", "queue"):
         click.echo(f"  {name}: {json.dumps(body[name])}")
+    _print_configuration(body["configuration"])
     faults = body["faults"]
     for fault in faults if isinstance(faults, list) else []:
         click.echo(f"  missing {fault['part']}: {fault['detail']}")
         if fault["hint"]:
             click.echo(f"    try: {fault['hint']}")
+
+
+def _print_configuration(configuration: object) -> None:
+    """What is not as the file says."""
+    if not isinstance(configuration, dict):
+        return
+    for problem in (configuration["last_reload"] or {}).get("problems", []):
+        click.echo(f"  the old configuration goes on: {problem}")
+    if configuration["restart_needed"]:
+        click.echo(f"  a restart is needed for: {', '.join(configuration['restart_needed'])}")
+    trial = configuration["trial"]
+    if trial and trial["left_s"] is not None:
+        click.echo(f"  a configuration is on trial: {trial['phase']}, {trial['left_s']:.0f} s left")
