@@ -181,8 +181,9 @@ def test_an_interrupted_command_rolls_back_at_once(
     before = config.read_text()
     options = ("--watch-s", "60") if phase == "watching" else (*WATCH, "--confirm-within", "60")
     with applying(config, candidate(config, gate={"max_yaw_deg": 7.0}), *options) as command:
+        assert command.stderr is not None
+        assert "gate.max_yaw_deg" in command.stderr.readline()
         reaches(config, phase)
-        time.sleep(0.3)  # the command has heard of it too
         command.send_signal(signum)
         out, _ = command.communicate(timeout=PATIENCE_S)
     assert (command.returncode, out) == (1, "rolled back: it was called off\n")
@@ -207,7 +208,8 @@ def test_a_daemon_that_is_killed_in_the_window_starts_with_the_file(config: Path
     with daemon(config) as first:
         wait_for(first, socket(config))
         with applying(config, candidate(config, gate={"max_yaw_deg": 7.0}), "--watch-s", "60") as command:
-            reaches(config, "watching")
+            assert command.stderr is not None
+            assert "gate.max_yaw_deg" in command.stderr.readline()
             first.kill()
             first.wait()
             with daemon(config) as second:

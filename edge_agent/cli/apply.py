@@ -80,8 +80,7 @@ def apply(
         _swap_only(report, config_path, candidate, text)
     with _exit_codes({"restart_needed": 2, "configuration_refused": 2}):
         agent.check_file(config_path)
-        with agent.patient():
-            outcome = _try_out(report, agent, config_path, text, terms)
+        outcome = _try_out(report, agent, config_path, text, terms)
     report.finish(outcome)
 
 
@@ -96,7 +95,7 @@ def confirm(config_path: Path, as_json: bool, socket: Path | None) -> None:
     agent = _Agent.of(socket, config_path, None)
     with _exit_codes({"config_not_pending": 1, "not_found": 1}):
         agent.check_file(config_path)
-        agent.follow(lambda trial: trial["phase"] in {"restarting", "watching"})
+        agent.follow({"restarting", "watching"})
         outcome = _keep(agent, config_path)
     report.finish(outcome)
 
@@ -122,12 +121,13 @@ def _try_out(report: _Report, agent: _Agent, target: Path, text: str, terms: Jso
     """The trial's end. An interruption rolls it back at once; so does the daemon, later, when this is killed."""
     try:
         with _interruptible():
+            # once: an agent that died over it and came back has forgotten it, and must not be given it again
             trial = agent.ask(lambda client: client.apply_config(text, **terms))
             report.changes(trial["changes"])
-            trial = agent.follow(lambda found: found["phase"] in {"restarting", "watching"})
+            trial = agent.follow({"restarting", "watching"})
             if trial["phase"] == "healthy" and terms["confirm_within_s"] is not None:
                 report.say(f"healthy; to keep it, within {trial['left_s']:.0f} s: edge-agent config confirm")
-                trial = agent.follow(lambda found: found["phase"] in {"healthy", "confirmed"})
+                trial = agent.follow({"healthy", "confirmed"})
     except _Interrupted:
         return agent.call_off()
     return _keep(agent, target) if trial["phase"] == "healthy" else trial
@@ -199,7 +199,6 @@ class _Agent:
 
     def __init__(self, paths: list[Path]) -> None:
         self._paths = paths
-        self._away_s = 0.0
 
     @classmethod
     def of(cls, socket: Path | None, target: Path, candidate: Config | None) -> _Agent:
@@ -225,40 +224,32 @@ class _Agent:
                 hint="give its file with --config, or its socket with --socket",
             )
 
-    @contextlib.contextmanager
-    def patient(self) -> Iterator[None]:
-        """Within, an agent that is away is waited for: it may be restarting."""
-        self._away_s = AWAY_S
-        try:
-            yield
-        finally:
-            self._away_s = 0.0
-
     def ask(self, question: Callable[[AgentClient], T]) -> T:
         """Raises ApiError, and EnvironmentFault when the agent does not answer."""
         from edge_agent.client import AgentClient
 
-        deadline_s = time.monotonic() + self._away_s
-        while True:
-            path = next((path for path in self._paths if _listens(path)), self._paths[0])
-            try:
-                with AgentClient(path) as client:
-                    return question(client)
-            except EnvironmentFault as exc:
-                if exc.code != "agent_unreachable" or time.monotonic() >= deadline_s:
-                    raise
-            time.sleep(POLL_S)
+        path = next((path for path in self._paths if _listens(path)), self._paths[0])
+        with AgentClient(path) as client:
+            return question(client)
 
-    def follow(self, goes_on: Callable[[JsonObject], bool]) -> JsonObject:
-        """The trial, once it is no longer as ``goes_on`` says."""
-        while goes_on(trial := self.ask(lambda client: client.config_trial())):
+    def follow(self, phases: set[str]) -> JsonObject:
+        """The trial, once it is in none of ``phases``. An agent that is away is waited for: it may be restarting."""
+        seen_s = time.monotonic()
+        while True:
+            try:
+                trial = self.ask(lambda client: client.config_trial())
+            except EnvironmentFault as exc:
+                if exc.code != "agent_unreachable" or time.monotonic() - seen_s > AWAY_S:
+                    raise
+            else:
+                if trial["phase"] not in phases:
+                    return trial
+                seen_s = time.monotonic()
             time.sleep(POLL_S)
-        return trial
 
     def call_off(self) -> JsonObject:
         """Go back to the file now; when that cannot be said, the daemon does it at the deadline."""
         with _uninterrupted():
-            self._away_s = 0.0
             try:
                 return self.ask(lambda client: client.revert_config())
             except AgentError as exc:
