@@ -467,6 +467,8 @@ class Agent:
         vision = await self._fresh_vision(config, strict=strict) if Part.MODELS in parts else self._vision
         service = await self._fresh_service(config, strict=strict) if Part.SERVICE in parts else None
         async with self._begin:
+            if self._stopping:
+                raise SessionRefused("cannot take a configuration: the agent is stopping", code="stopping")
             self.config, self._vision = config, vision
             self._enrolment = Enrolment(config, self.keeper, self._inference_worker)
             if Part.VALIDITY in parts:
@@ -474,7 +476,7 @@ class Agent:
             if Part.SERVICE in parts:
                 self._services.change_to(service)
         await self._set_limits()
-        await self._look_again()
+        await self._look_again(renewed=Part.SERVICE in parts)
 
     async def _fresh_vision(self, config: Config, *, strict: bool) -> Vision | None:
         """In a thread of its own: a session that is being filmed needs the worker. None where it may be missing."""
@@ -500,13 +502,13 @@ class Agent:
         self._faults.pop("cypherface", None)
         return service
 
-    async def _look_again(self) -> None:
+    async def _look_again(self, *, renewed: bool) -> None:
         """What was missing may be there now; nobody waits any longer for what may have been mended."""
         if self._vision is None:
             await self._load_models()
         if self._services.current is None:
             await self._guarded("cypherface", lambda: self._begin_forwarding(self._services.prepare(self.config)))
-        else:
+        elif not renewed:
             await self._services.look_again()
 
     async def _set_limits(self) -> None:

@@ -119,15 +119,26 @@ def test_a_healthy_configuration_is_applied_and_put_in_place(running: Any, confi
     assert runs_yaw(config) == 7.0
 
 
-def test_an_unhealthy_configuration_is_rolled_back_and_never_in_the_file(running: Any, config: Path) -> None:
+@pytest.mark.parametrize(
+    ("section", "key", "value", "why"),
+    [
+        ("cypherface", "api_key", {"file": "/no/such/key"}, "forwarding stopped: secret_missing"),
+        ("cypherface", "ca_bundle", "/no/such.pem", "cannot use cypherface.ca_bundle /no/such.pem"),
+        ("cypherface", "base_url", "http://127.0.0.1:9/", "CypherFace cannot be reached any more"),
+        ("models", "pack", "no-such-pack", "no-such-pack"),
+    ],
+)
+def test_an_unhealthy_configuration_is_rolled_back_and_never_in_the_file(
+    running: Any, config: Path, section: str, key: str, value: Any, why: str
+) -> None:
     before = config.read_text()
-    file = candidate(config, cypherface={"api_key": {"file": str(config.parent / "none")}}, gate={"max_yaw_deg": 7.0})
+    file = candidate(config, **{section: {key: value}, "gate": {"max_yaw_deg": 7.0}})
     done = apply(config, file, *WATCH, "--json")
     answer = json.loads(done.stdout)
     assert (done.returncode, answer["outcome"]) == (1, "rolled_back")
-    assert answer["reason"] == "forwarding stopped: secret_missing"
-    secret = next(change for change in answer["changes"] if change["key"] == "cypherface.api_key")
-    assert secret["new"] == {"file": str(config.parent / "none")}
+    assert why in answer["reason"]
+    changed = next(change for change in answer["changes"] if change["key"] == f"{section}.{key}")
+    assert changed["new"] == value
     assert config.read_text() == before
     assert not (config.parent / "config.yaml.previous").exists()
     assert runs_yaw(config) == 20.0
