@@ -135,8 +135,9 @@ class Bench:
         await self.client.aclose()
         await self.keeper.close()
 
-    def start(self) -> None:
+    def start(self) -> asyncio.Task[None]:
         self._task = asyncio.create_task(self.forwarder.run())
+        return self._task
 
     async def stop(self) -> None:
         if self._task is not None:

@@ -665,3 +665,38 @@ def test_nothing_is_left_running_after_a_stop(tmp_path: Path, sandbox: SandboxSe
             assert (after.state, after.lease) == (State.PENDING, None)
 
     play(tmp_path, sandbox, scenario)
+
+
+# -- giving way to another one ----------------------------------------------------------------------------------------
+
+
+def test_a_retired_forwarder_ends_what_it_began_and_takes_nothing_more(tmp_path: Path, sandbox: SandboxServer) -> None:
+    sandbox.inject(Fault(step="match", kind="latency", latency_s=0.2))
+
+    async def scenario(bench: Bench) -> None:
+        first, second = await bench.pending("alice"), await bench.pending("alice")
+        running = bench.start()
+        await bench.until(lambda: bench.steps() == SEQUENCE[:2], "no picture was uploaded")
+        bench.forwarder.retire()
+        await bench.until(running.done, "it does not end")
+        assert await bench.states(first, second) == [State.VERIFIED, State.PENDING]
+
+    play(tmp_path, sandbox, scenario)
+
+
+def test_a_retired_forwarder_lives_on_for_the_session_that_holds_it(tmp_path: Path, sandbox: SandboxServer) -> None:
+    async def scenario(bench: Bench) -> None:
+        old = await bench.pending("carol")
+        bench.forwarder.hold()
+        bench.forwarder.retire()
+        running = bench.start()
+        live = await bench.captured("alice")
+        await bench.forwarder.submit(live.id)
+        await bench.reaches(live, State.VERIFIED)
+        assert not running.done()
+        bench.forwarder.let_go()
+        await bench.until(running.done, "it does not end")
+        assert await bench.state(old) is State.PENDING
+        assert bench.networks == [], "it still speaks for the terminal"
+
+    play(tmp_path, sandbox, scenario)
