@@ -92,7 +92,7 @@ class Agent:
         self.heartbeats = Heartbeats()
         self.keeper = Storekeeper(
             self._open_store,
-            lambda: salvage_outbox(config, clock=self.clock),
+            lambda: salvage_outbox(self.config, clock=self.clock),
             on_change=self._storage_changed,
             beat=self.heartbeats.expect("outbox", within_s=OUTBOX_TURN_S),
         )
