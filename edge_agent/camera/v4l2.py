@@ -20,7 +20,8 @@ from typing import Any
 
 import cv2
 
-from edge_agent.camera.port import Camera, Clock, Rotation, checked, not_open, stalled, upright, upright_size
+from edge_agent.camera.newest import ChangeWatch, Newest
+from edge_agent.camera.port import Camera, Clock, Rotation, checked, not_open, upright, upright_size
 from edge_agent.errors import CameraError
 from edge_agent.types import Frame, Image
 
@@ -77,7 +78,7 @@ class V4l2Camera(Camera):
         _check_device(self._device)
         grabber = _Grabber(self._device, self._opened, self._clock)
         try:
-            first = grabber.newest(after=-1, not_before_s=-math.inf, timeout_s=self._open_timeout_s)
+            first = grabber.newest.wait(after=-1, not_before_s=-math.inf, timeout_s=self._open_timeout_s)
             self._note_size(first.image)
         except CameraError:
             grabber.stop(self._close_timeout_s)
@@ -87,7 +88,7 @@ class V4l2Camera(Camera):
     def read(self, timeout_s: float) -> Frame:
         if self._grabber is None:
             raise not_open(self.description)
-        frame = self._grabber.newest(
+        frame = self._grabber.newest.wait(
             after=self._handed_out, not_before_s=self._clock() - self._stale_after_s, timeout_s=timeout_s
         )
         self._handed_out = frame.index
@@ -129,33 +130,15 @@ class V4l2Camera(Camera):
 
 
 class _Grabber:
-    """The thread that owns the capture; ``newest`` is the only way to its pictures."""
+    """The thread that owns the capture and leaves its pictures in ``newest``."""
 
     def __init__(self, device: str, opened: Callable[[], Any], clock: Clock) -> None:
         self._device, self._opened, self._clock = device, opened, clock
-        self._changed = threading.Condition()
-        self._newest: Frame | None = None
-        self._failure: CameraError | None = None
+        self.newest = Newest(f"camera {device}")
+        self._changes = ChangeWatch(f"camera {device}")
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"camera {device}", daemon=True)
         self._thread.start()
-
-    def newest(self, *, after: int, not_before_s: float, timeout_s: float) -> Frame:
-        """Wait for a picture with a higher index than ``after``, captured at ``not_before_s`` or later."""
-
-        def news() -> bool:
-            frame = self._newest
-            fresh = frame is not None and frame.index > after and frame.captured_at_s >= not_before_s
-            return fresh or self._failure is not None
-
-        with self._changed:
-            if not self._changed.wait_for(news, timeout_s):
-                raise stalled(f"camera {self._device}", timeout_s)
-            if self._failure is not None:
-                raise self._failure.with_traceback(None)
-            if self._newest is None:
-                raise AssertionError("a camera without a picture or a failure")
-            return self._newest
 
     def stop(self, timeout_s: float) -> None:
         """End the thread, waiting at most ``timeout_s``; one that hangs in the driver is left behind."""
@@ -172,32 +155,27 @@ class _Grabber:
             finally:
                 capture.release()
         except CameraError as exc:
-            self._fail(exc)
+            self.newest.fail(exc)
         except Exception as exc:  # the top of the thread: a reader must hear of everything
-            self._fail(CameraError(f"cannot read from camera {self._device}: {exc}"))
+            self.newest.fail(CameraError(f"cannot read from camera {self._device}: {exc}"))
 
     def _grab(self, capture: Any) -> None:
-        """Keep the newest picture until told to stop. Raises CameraError when the device is gone."""
+        """Keep the newest picture until told to stop. Raises CameraError when the device is gone or frozen."""
         index = failures = 0
         while not self._stopping:
             found, image = capture.read()
             if found:
-                self._publish(Frame(image, self._clock(), index))
+                self._take(image, index)
                 index, failures = index + 1, 0
                 continue
             failures += 1
             if failures >= _FAILURES_IN_A_ROW:
                 raise _lost(self._device)
 
-    def _publish(self, frame: Frame) -> None:
-        with self._changed:
-            self._newest = frame
-            self._changed.notify_all()
-
-    def _fail(self, error: CameraError) -> None:
-        with self._changed:
-            self._failure = error
-            self._changed.notify_all()
+    def _take(self, image: Any, index: int) -> None:
+        now_s = self._clock()
+        self._changes.see(checked(image, f"camera {self._device}"), now_s)
+        self.newest.publish(Frame(image, now_s, index))
 
 
 def _lost(device: str) -> CameraError:
