@@ -37,6 +37,8 @@ _SETPRIV = "/usr/bin/setpriv"
 _INSTALL = "sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 _ERROR = re.compile(r"ERROR: from element (?:\S*/)?(?:\w+:)?([\w-]+): (?P<what>.+)")
 _WRONG = re.compile(r"WARNING: erroneous pipeline: (?P<what>.+)")
+_ECHOES = ("state change failed", "Internal data stream error", "Internal data flow error")
+"""What elements report when another one, or the same before, has told the reason."""
 _NO_ELEMENT = re.compile(r'no element "(?P<name>[^"]+)"')
 
 
@@ -64,7 +66,7 @@ def _unusable(why: str) -> CameraError:
 
 
 class GstreamerCamera(PipedCamera):
-    """``program`` and ``setpriv`` are for tests. Raises CameraError for a pipeline that cannot be one."""
+    """``program`` is for tests. Raises CameraError for a pipeline that cannot be one."""
 
     def __init__(
         self,
@@ -145,13 +147,11 @@ def _converted(size: tuple[int, int], fps: float) -> list[str]:
 
 
 def _why(said: Sequence[str]) -> str | None:
-    """The one line that helps: the first error, without GStreamer's path to the element."""
-    for line in said:
-        if found := _ERROR.search(line):
-            return f"{found.group(1)}: {found.group('what')}"
-        if found := _WRONG.search(line):
-            return found.group("what")
-    return None
+    """The one line that helps: the first error that is not the echo of another, without the path to the element."""
+    found = [f"{m.group(1)}: {m.group('what')}" for line in said if (m := _ERROR.search(line))]
+    found += [m.group("what") for line in said if (m := _WRONG.search(line))]
+    telling = [error for error in found if not any(echo in error for echo in _ECHOES)]
+    return next(iter(telling or found), None)
 
 
 def _hint(why: str | None) -> str:

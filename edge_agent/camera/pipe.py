@@ -17,7 +17,7 @@ _PIPE_BYTES = 1 << 20
 _SCRAP_BYTES = 1 << 16
 
 
-class PipeEnded(Exception):  # noqa: N818 - an outcome, not a fault
+class PipeEnded(Exception):
     """The other end was closed. ``partial``: in the midst of a piece."""
 
     def __init__(self, *, partial: bool) -> None:

@@ -208,7 +208,9 @@ class _Reader:
 
     def _pass_over_old_pictures(self) -> None:
         """After a pause of ours one picture was half in the pipe and one waited behind it: neither is news."""
-        log.info("%s: this process did not run for a while; the pictures of that time are dropped", self._feed.description)
+        log.info(
+            "%s: this process did not run for a while; the pictures of that time are dropped", self._feed.description
+        )
         self._pipe.begin(self._next_s)
         self._feed.picture(self._pipe)
         self._pipe.paused = False
