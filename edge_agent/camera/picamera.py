@@ -22,7 +22,7 @@ import numpy as np
 
 from edge_agent.camera.child import Child
 from edge_agent.camera.pipe import Pipe, PipeEnded, PipeSilent
-from edge_agent.camera.piped import OPEN_TIMEOUT_S, SILENCE_S, Picture, PipedCamera
+from edge_agent.camera.piped import SILENCE_S, Picture, PipedCamera
 from edge_agent.camera.port import Clock, Rotation
 from edge_agent.errors import CameraError
 from edge_agent.types import Image
@@ -32,6 +32,8 @@ HEADER_BYTES_MAX = 4096
 SIDE_MAX_PX = 16384
 PICTURE_BYTES_MAX = 256 << 20
 LORES_WIDTH_PX = 320
+START_S = 8.0
+"""For libcamera to start, which takes one to two seconds on a Pi; the first picture has the time of any other."""
 PROGRAM = ("/usr/bin/python3", "-I", str(Path(__file__).with_name("picamera_process.py")))
 _INSTALL = "sudo apt install python3-picamera2"
 _LOOK = "rpicam-hello --list-cameras shows what libcamera finds; check the ribbon cable, and dtoverlay in config.txt"
@@ -50,7 +52,7 @@ def _boottime_ns() -> int:
 
 
 class PicameraCamera(PipedCamera):
-    """CSI camera ``number`` in picamera2's order. ``program`` and ``capture_s`` are for tests."""
+    """CSI camera ``number`` in picamera2's order. ``program`` is for tests."""
 
     def __init__(
         self,
@@ -60,18 +62,19 @@ class PicameraCamera(PipedCamera):
         fps: float = 15.0,
         rotate: Rotation = 0,
         stale_after_s: float = 1.0,
-        open_timeout_s: float = OPEN_TIMEOUT_S,
+        open_timeout_s: float = START_S,
         silence_s: float = SILENCE_S,
         clock: Clock = time.monotonic,
         program: Sequence[str] = PROGRAM,
     ) -> None:
+        capture_s = max(silence_s, 3 / fps)
         wanted = {
             "camera": number,
             "size": list(size),
             "lores": list(lores_size(size)),
             "fps": fps,
             "open_s": open_timeout_s,
-            "capture_s": max(silence_s, 3 / fps),
+            "capture_s": capture_s,
         }
         super().__init__(
             _PicameraFeed(number, wanted, program),
@@ -79,9 +82,9 @@ class PicameraCamera(PipedCamera):
             fps=fps,
             rotate=rotate,
             stale_after_s=stale_after_s,
-            open_timeout_s=open_timeout_s,
             # the process's own limits come first: they say more
-            silence_s=silence_s + 1.5,
+            open_timeout_s=open_timeout_s + capture_s + 2,
+            silence_s=capture_s + 2,
             clock=clock,
         )
 
@@ -102,7 +105,7 @@ class CsiCamera:
     model: str
 
 
-def csi_cameras(*, program: Sequence[str] = PROGRAM, timeout_s: float = OPEN_TIMEOUT_S) -> list[CsiCamera]:
+def csi_cameras(*, program: Sequence[str] = PROGRAM, timeout_s: float = START_S) -> list[CsiCamera]:
     """What libcamera lists, without those on USB. Raises CameraError where picamera2 is missing or does not answer."""
     feed = _PicameraFeed(0, {"list": True, "open_s": timeout_s}, program)
     child = Child(feed.command, name="list of the CSI cameras", hint=feed.install_hint)

@@ -41,6 +41,9 @@ import signal
 import struct
 import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 MAGIC = b"EDGECAM1"
 MAIN_FORMAT = "RGB888"
@@ -50,37 +53,34 @@ LORES_FORMAT = "YUV420"
 class Fault(Exception):
     """What the agent is to hear: a code and a sentence."""
 
-    def __init__(self, code, detail):
+    def __init__(self, code: str, detail: str) -> None:
         super().__init__(detail)
         self.code, self.detail = code, detail
 
 
-class deadline:  # noqa: N801 - used as a statement
-    """``with deadline(s):`` the process dies of SIGALRM when the body takes longer."""
-
-    def __init__(self, seconds):
-        self.seconds = seconds
-
-    def __enter__(self):
-        signal.setitimer(signal.ITIMER_REAL, self.seconds)
-
-    def __exit__(self, *_error):
+@contextmanager
+def deadline(seconds: float) -> Iterator[None]:
+    """The process dies of SIGALRM when the body takes longer."""
+    signal.setitimer(signal.ITIMER_REAL, seconds)
+    try:
+        yield
+    finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
 
 
-def send(fd, header, *parts):
+def send(fd: int, header: dict[str, Any], *parts: memoryview) -> None:
     """Write one message. The agent always reads; without it, this raises BrokenPipeError."""
     text = json.dumps(header).encode()
-    for part in (MAGIC + struct.pack("<I", len(text)) + text, *parts):
-        left = memoryview(part).cast("B")
+    for part in (memoryview(MAGIC + struct.pack("<I", len(text)) + text), *parts):
+        left = part
         while left:
             left = left[os.write(fd, left) :]
 
 
-def end_with_the_agent():
+def end_with_the_agent() -> None:
     """Standard input is a pipe that nothing is written to: its end is the agent's end."""
 
-    def watch():
+    def watch() -> None:
         while os.read(0, 64):
             pass
         os._exit(0)
@@ -88,7 +88,7 @@ def end_with_the_agent():
     threading.Thread(target=watch, daemon=True).start()
 
 
-def picamera_class():
+def picamera_class() -> Any:
     try:
         return importlib.import_module("picamera2").Picamera2
     except ImportError as exc:
@@ -97,7 +97,7 @@ def picamera_class():
         raise Fault("broken", "picamera2 cannot be imported: " + str(exc)) from exc
 
 
-def cameras(found):
+def cameras(found: Any) -> list[dict[str, Any]]:
     """The CSI cameras, in picamera2's order; those on USB are V4L2's business."""
     return [
         {"number": number, "id": str(camera.get("Id", "")), "model": str(camera.get("Model", ""))}
@@ -106,12 +106,12 @@ def cameras(found):
     ]
 
 
-def opened(wanted):
+def opened(wanted: dict[str, Any]) -> Any:
     """A started camera. Raises Fault."""
     found = picamera_class()
     number = wanted["camera"]
     if number not in [camera["number"] for camera in cameras(found)]:
-        raise Fault("no_camera", "libcamera lists no CSI camera number %d" % number)
+        raise Fault("no_camera", f"libcamera lists no CSI camera number {number}")
     try:
         camera = found(number)
         frame_us = round(1_000_000 / wanted["fps"])
@@ -128,11 +128,11 @@ def opened(wanted):
         )
         camera.start()
     except Exception as exc:  # whatever libcamera makes of it
-        raise Fault("refused", "picamera2 cannot open the camera: %s: %s" % (type(exc).__name__, exc)) from exc
+        raise Fault("refused", f"picamera2 cannot open the camera: {type(exc).__name__}: {exc}") from exc
     return camera
 
 
-def plane(request, camera, stream):
+def plane(request: Any, camera: Any, stream: str) -> tuple[dict[str, Any], memoryview]:
     """Header and bytes of a stream's first plane: all of RGB888, the Y rows of YUV420. Raises Fault."""
     config = camera.camera_configuration()[stream]
     width, height = config["size"]
@@ -140,22 +140,22 @@ def plane(request, camera, stream):
     pixels = memoryview(request.make_buffer(stream)).cast("B")
     size = stride * height
     if len(pixels) < size:
-        raise Fault("size", "the %s stream has %d bytes, not the %d it names" % (stream, len(pixels), size))
+        raise Fault("size", f"the {stream} stream has {len(pixels)} bytes, not the {size} it names")
     header = {"format": config["format"], "width": width, "height": height, "stride": stride, "bytes": size}
     return header, pixels[:size]
 
 
-def number_or_none(value):
-    return value if isinstance(value, (int, float)) else None
+def number_or_none(value: object) -> float | None:
+    return value if isinstance(value, int | float) else None
 
 
-def capture(camera, limit_s):
+def capture(camera: Any, limit_s: float) -> tuple[dict[str, Any], memoryview, memoryview]:
     """One frame: header and the two planes. Raises Fault."""
     job = camera.capture_request(wait=False)
     try:
         request = camera.wait(job, timeout=limit_s)
     except TimeoutError as exc:
-        raise Fault("silent", "no frame within %g s" % limit_s) from exc
+        raise Fault("silent", f"no frame within {limit_s:g} s") from exc
     try:
         metadata = request.get_metadata()
         header, main = plane(request, camera, "main")
@@ -172,7 +172,7 @@ def capture(camera, limit_s):
     return header, main, luma
 
 
-def film(fd, wanted):
+def film(fd: int, wanted: dict[str, Any]) -> None:
     """Frames for ever. Raises Fault, BrokenPipeError."""
     with deadline(wanted["open_s"]):
         camera = opened(wanted)
@@ -185,7 +185,7 @@ def film(fd, wanted):
         send(fd, header, main, luma)
 
 
-def main():
+def main() -> None:
     wanted = json.loads(sys.argv[1])
     fd = wanted["fd"]
     os.dup2(2, 1)  # what a library prints is no picture
@@ -204,7 +204,7 @@ def main():
     except BrokenPipeError:
         pass
     except Exception as exc:  # the agent is to hear of everything
-        send(fd, {"kind": "error", "code": "failed", "detail": "%s: %s" % (type(exc).__name__, exc)})
+        send(fd, {"kind": "error", "code": "failed", "detail": f"{type(exc).__name__}: {exc}"})
 
 
 if __name__ == "__main__":

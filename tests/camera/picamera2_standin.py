@@ -5,19 +5,19 @@ that ``SCRIPT`` names, which it reads when it is imported and before each captur
 It uses the standard library alone, as the system's Python may have no numpy.
 """
 
+import ctypes
 import json
 import os
 import sys
-import threading
 import time
 from concurrent.futures import Future
+from pathlib import Path
 
 SCRIPT = globals().get("SCRIPT", "")
 
 
 def plan():
-    with open(SCRIPT, encoding="utf-8") as file:
-        return json.load(file)
+    return json.loads(Path(SCRIPT).read_text(encoding="utf-8"))
 
 
 if plan().get("import") == "missing":
@@ -28,15 +28,12 @@ if plan().get("import") == "broken":
 
 def hang():
     """As native code does that never comes back: no signal handler of Python's would run."""
-    threading.Lock()
-    import ctypes
-
     ctypes.PyDLL(None).sleep(60)  # PyDLL keeps the interpreter's lock
 
 
 class Job:
     def __init__(self):
-        self.future = Future()
+        self.future: Future[None] = Future()
 
 
 class Request:
