@@ -123,13 +123,14 @@ def test_of_all_that_gstreamer_says_the_line_that_helps_is_told(
     assert hint in str(error.hint)
 
 
-@needs_gstreamer
-def test_a_password_in_an_address_is_in_no_message_and_no_log(gst: Gst, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_password_in_an_address_is_in_no_message_and_no_log(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.DEBUG):
-        camera = gst.camera("rtspsrc location=rtsp://admin:s3cret@127.0.0.1:9/x ! decodebin")
-        error = error_of(camera)
-    assert "s3cret" not in f"{error.message} {error.hint} {camera.description} {caplog.text}"
-    assert caplog.records, "what GStreamer says goes to the log"
+        error = error_of(script(tmp_path, "sys.exit('ERROR: from element /p/r:r0: no rtsp://admin:s3cret@h/x')"))
+    assert error.message == "cannot read from gstreamer source fakesrc: r0: no rtsp://h/x"
+    assert "rtsp://h/x" in caplog.text
+    assert "s3cret" not in caplog.text
+    camera = GstreamerCamera("rtspsrc location=rtsp://admin:s3cret@h/x")
+    assert camera.description == "gstreamer source rtspsrc"
 
 
 @needs_gstreamer
@@ -148,11 +149,11 @@ def test_size_and_rate_are_ours_whatever_the_source_delivers(gst: Gst) -> None:
 
 @needs_gstreamer
 def test_a_slow_source_is_not_filled_up_with_copies_that_would_look_fresh(gst: Gst) -> None:
-    source = "videotestsrc is-live=true horizontal-speed=3 ! video/x-raw,framerate=5/1"
+    source = f"{MOVING} ! video/x-raw,framerate=100/1 ! identity drop-probability=0.9"
     with gst.camera(source, fps=100.0) as camera:
         first = reader_of(camera).newest.index
         time.sleep(0.5)
-        assert reader_of(camera).newest.index - first <= 4
+        assert reader_of(camera).newest.index - first <= 25  # five on average, and fifty with copies
 
 
 @needs_gstreamer
@@ -180,6 +181,7 @@ from edge_agent.camera.gstreamer import GstreamerCamera
 camera = GstreamerCamera({pipeline!r}, size=(160, 120), fps=30.0)
 camera.open()
 print(camera.process_id, flush=True)
+os.kill(camera.process_id, 19)  # it hangs: it will not notice that nobody reads
 os.kill(os.getpid(), 9)
 """
 

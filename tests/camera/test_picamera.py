@@ -186,7 +186,9 @@ _ORPHAN = """
 import os
 from pathlib import Path
 from tests.camera.picamera import Pi
-camera = Pi(Path({folder!r})).camera()
+pi = Pi(Path({folder!r}))
+pi.plan(capture="silent", at=1)
+camera = pi.camera(silence_s=60)
 camera.open()
 print(camera.process_id, flush=True)
 os.kill(os.getpid(), 9)
