@@ -142,10 +142,15 @@ class ApiSection(Section):
 class CameraSection(Section):
     """Where frames come from."""
 
-    source: Literal["auto", "v4l2", "replay", "none"] = Field(
-        "auto", description="auto takes the first V4L2 capture device"
+    source: Literal["auto", "picamera", "v4l2", "gstreamer", "replay", "none"] = Field(
+        "auto", description="auto takes a Raspberry Pi's or Jetson's CSI camera, else the first V4L2 capture device"
     )
-    device: str | None = Field(None, description="V4L2 device, for example /dev/video0; default: the first one")
+    device: str | None = Field(
+        None, description="v4l2: for example /dev/video0; picamera: the camera's number; default: the first one"
+    )
+    pipeline: str | None = Field(
+        None, max_length=4096, description="gstreamer: the source's part, in the syntax of gst-launch-1.0"
+    )
     path: Path | None = Field(None, description="replay: a picture, a folder of pictures or a clip")
     size: tuple[Annotated[int, Field(ge=64, le=7680)], Annotated[int, Field(ge=64, le=4320)]] = Field(
         (1280, 720), description="width, height in px to ask the camera for"
@@ -160,6 +165,20 @@ class CameraSection(Section):
     def _replay_has_a_path(self) -> Self:
         if self.source == "replay" and self.path is None:
             raise ValueError("source: replay needs path: a picture, a folder or a clip")
+        return self
+
+    @model_validator(mode="after")
+    def _gstreamer_has_a_pipeline(self) -> Self:
+        if self.source == "gstreamer" and not (self.pipeline or "").strip():
+            raise ValueError("source: gstreamer needs pipeline, such as: v4l2src device=/dev/video0 ! jpegdec")
+        if self.pipeline is not None and self.source != "gstreamer":
+            raise ValueError(f"pipeline is for source: gstreamer, not {self.source}")
+        return self
+
+    @model_validator(mode="after")
+    def _a_csi_camera_has_a_number(self) -> Self:
+        if self.source == "picamera" and self.device is not None and not self.device.isdecimal():
+            raise ValueError(f"device of source: picamera is a number such as '0', not {self.device!r}")
         return self
 
 

@@ -22,8 +22,12 @@ _CAPABILITY = struct.Struct("=16s32s32sIII12x")
 _HAS_DEVICE_CAPS = 0x80000000
 _VIDEO_CAPTURE = 0x00000001
 _VIDEO_M2M = 0x00008000
-_RAW_DRIVERS = frozenset({"unicam", "rp1-cfe", "bcm2835-isp", "pispbe"})
-"""The Raspberry Pi's sensor interfaces and image processors: they capture, but raw, and belong to libcamera."""
+_CSI_DRIVERS = frozenset({"unicam", "rp1-cfe"})
+"""The Raspberry Pi's sensor interfaces (before and since the Pi 5): they have devices when a sensor answered."""
+_JETSON_DRIVERS = frozenset({"tegra-video"})
+"""Jetson's sensor interface, likewise."""
+_RAW_DRIVERS = _CSI_DRIVERS | _JETSON_DRIVERS | {"bcm2835-isp", "pispbe"}
+"""They capture, but raw: the pictures come through libcamera or Argus."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +46,16 @@ class VideoDevice:
             and not self.capabilities & _VIDEO_M2M
             and self.driver not in _RAW_DRIVERS
         )
+
+    @property
+    def is_pi_sensor(self) -> bool:
+        """True for a CSI camera of a Raspberry Pi."""
+        return self.driver in _CSI_DRIVERS
+
+    @property
+    def is_jetson_sensor(self) -> bool:
+        """True for a CSI camera of a Jetson."""
+        return self.driver in _JETSON_DRIVERS
 
 
 def query(path: Path) -> VideoDevice | None:
@@ -68,13 +82,18 @@ def parse(answer: bytes) -> VideoDevice:
     )
 
 
+def video_devices(
+    folder: Path = Path("/dev"), *, ask: Callable[[Path], VideoDevice | None] = query
+) -> list[tuple[Path, VideoDevice | None]]:
+    """``video*`` of the folder, by number, with what the kernel says of each."""
+    paths = sorted((d for d in folder.glob("video*") if d.name[5:].isdigit()), key=lambda device: int(device.name[5:]))
+    return [(path, ask(path)) for path in paths]
+
+
 def first_capture_device(folder: Path = Path("/dev"), *, ask: Callable[[Path], VideoDevice | None] = query) -> str:
     """Path of the first camera among ``video*`` of the folder, by number. Raises CameraError camera_unavailable."""
-    devices = sorted(
-        (d for d in folder.glob("video*") if d.name[5:].isdigit()), key=lambda device: int(device.name[5:])
-    )
-    for path in devices:
-        answer = ask(path)
+    devices = video_devices(folder, ask=ask)
+    for path, answer in devices:
         if answer is not None and answer.captures:
             return str(path)
     seen = f"none of the {len(devices)} video devices captures colour pictures" if devices else "there is none"
