@@ -51,8 +51,10 @@ class Child:
         self._name = name
         self.said: deque[str] = deque(maxlen=_LINES_KEPT)
         self.read_fd, write_fd = os.pipe()
-        line = list(command(write_fd))
+        program = ""
         try:
+            line = list(command(write_fd))
+            program = line[0]
             self._process = subprocess.Popen(
                 line,
                 stdin=subprocess.PIPE,
@@ -65,7 +67,10 @@ class Child:
             )
         except OSError as exc:
             os.close(self.read_fd)
-            raise CameraError(f"cannot start {line[0]} for {name}: {exc.strerror}", hint=hint) from exc
+            raise CameraError(f"cannot start {program} for {name}: {exc.strerror}", hint=hint) from exc
+        except CameraError:
+            os.close(self.read_fd)
+            raise
         finally:
             os.close(write_fd)
         self._listener = threading.Thread(target=self._listen, name=f"stderr of {name}", daemon=True)
@@ -77,16 +82,16 @@ class Child:
 
     def ask_to_end(self) -> None:
         """A source such as Jetson's camera service wants to be left in order."""
-        if self._process.poll() is None:
-            self._process.send_signal(signal.SIGINT)
+        if self._process.returncode is None:
+            os.kill(self.pid, signal.SIGINT)
 
     def end(self, patience_s: float = 0.0) -> int:
         """Kill the whole group unless it ends by itself within ``patience_s``. Gives the exit status; never fails."""
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            self._process.wait(patience_s)
-        # the group may outlive its first process; its number is not used again before that one was waited for
-        with contextlib.suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)
+        if self._process.returncode is None:
+            self._await_exit(patience_s)
+            # not fetched yet, so its number is still its own; the others of its group may have outlived it
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
         try:
             status = self._process.wait(5)
         except subprocess.TimeoutExpired:
@@ -94,6 +99,12 @@ class Child:
             status = -signal.SIGKILL
         self._listener.join(0.5)
         return status
+
+    def _await_exit(self, patience_s: float) -> None:
+        """Without fetching its status."""
+        end_s = time.monotonic() + patience_s
+        while os.waitid(os.P_PID, self.pid, os.WEXITED | os.WNOWAIT | os.WNOHANG) is None and time.monotonic() < end_s:
+            time.sleep(0.01)
 
     def release(self) -> None:
         """Close our ends of its pipes, after ``end``."""

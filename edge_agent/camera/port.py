@@ -14,13 +14,14 @@ from it only, block it, and each ends within a bound. What is true of every impl
 Errors are CameraError with one of four codes:
 
 ===================  =================================================================================================
-camera_unavailable   the device or file is missing, refuses, went away, or the camera is not open
+camera_unavailable   the device or file is missing, refuses, went away or froze, or the camera is not open
 camera_stalled       no fresh frame came within the time given; a later ``read`` may succeed
 camera_format        what came is not a picture that can be used
 end_of_source        a finite replay is over; it stays over until the camera is closed and opened again
 ===================  =================================================================================================
 
-A camera that repeats its last picture is noticed by the pipeline (``Measurement.digest``), not here.
+A camera that goes on delivering one and the same picture for two seconds is frozen: camera_unavailable (``newest``).
+A covered lens may deliver equal black pictures honestly; those are the pipeline's business (``Measurement.digest``).
 """
 
 from __future__ import annotations

@@ -55,17 +55,15 @@ class Request:
         channels = 3 if name == "main" else 1
         number = 7 if self.wanted.get("frozen") else self.number
         # B, G, R: the blue channel stands out, so that an exchanged order shows
-        ramp = bytearray()
-        for x in range(width):
-            level = 40 + 120 * x // width
-            ramp += bytes([min(255, level + 60), level, level] if channels == 3 else [level])
+        ramp = b"".join(
+            bytes([level + 60, level, level] if channels == 3 else [level])
+            for level in (40 + 120 * x // width for x in range(width))
+        )
         pad = bytes([255]) * (stream["stride"] - width * channels)
-        rows = []
-        for y in range(height):
-            row = bytearray(ramp) if y < height // 2 else bytearray(min(255, v + 30) for v in ramp)
-            if y < 4:
-                row[: 4 * channels] = bytes([number % 256]) * (4 * channels)
-            rows.append(bytes(row) + pad)
+        upper = ramp + pad
+        lower = bytes(min(255, level + 30) for level in ramp) + pad
+        marked = bytes([number % 256]) * (4 * channels) + upper[4 * channels :]
+        rows = [marked] * 4 + [upper] * (height // 2 - 4) + [lower] * (height - height // 2)
         if name == "lores":
             rows.append(bytes([128]) * (stream["stride"] * height // 2))  # U and V
         buffer = b"".join(rows)

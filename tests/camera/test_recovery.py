@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from edge_agent.camera import CameraRecovery, CameraStatus, ExitRecord, camera_recovery
 from edge_agent.camera.ladder import ALL_STEPS, Ladder, Pace, Step
+from edge_agent.camera.picamera import PicameraCamera
 from edge_agent.camera.port import Camera, stalled
 from edge_agent.config import CameraSection
 from edge_agent.errors import CameraError
 from edge_agent.types import Frame
+from tests.camera.picamera import Pi
+from tests.camera.processes import gone_within
 from tests.camera.sources import ManualClock, picture, write_picture
 
 pytestmark = pytest.mark.arm
@@ -253,3 +258,42 @@ def test_a_replay_is_never_mended_by_a_new_daemon(tmp_path: Any) -> None:
         assert camera.read(5).image.any()
         assert (camera.size, str(path) in camera.description) == ((64, 64), True)
     assert camera_recovery(CameraSection(), boot_id="a")._ladder._steps == ALL_STEPS
+
+
+def test_a_capture_process_that_hangs_amid_a_session_is_replaced_within_it(tmp_path: Path) -> None:
+    """The whole of it, with real processes: the alarm in the process, the ladder, and a new process."""
+    pi = Pi(tmp_path)
+    pi.plan(capture="hang", at=2)
+    made: list[PicameraCamera] = []
+
+    def make() -> Camera:
+        made.append(pi.camera(silence_s=0.3, clock=time.monotonic))
+        return made[-1]
+
+    recovery = CameraRecovery(make, Ladder(boot_id="a"))
+    with recovery.open() as camera:
+        first = made[0].process_id
+        assert first is not None
+        began_s = time.monotonic()
+        while (error := loss_of(camera)) is None:
+            pass
+        assert "hung in its driver" in error.message
+        assert recovery.status.step is Step.REOPEN
+        pi.plan()
+        camera.close()
+        while error is not None:  # as filming does it
+            time.sleep(0.1)
+            error = loss_of(camera, camera.open)
+        assert camera.read(2).image.any()
+        assert time.monotonic() - began_s < 5, "what a session waits for a lost camera"
+        assert made[0].process_id not in {None, first}
+        assert gone_within(first, 1)
+    assert recovery.steps_taken == {Step.REOPEN: 1}
+
+
+def loss_of(camera: Camera, act: Callable[[], object] | None = None) -> CameraError | None:
+    try:
+        (act or (lambda: camera.read(0.5)))()
+    except CameraError as exc:
+        return None if exc.code == "camera_stalled" else exc
+    return None
