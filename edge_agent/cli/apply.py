@@ -124,9 +124,12 @@ def _try_out(report: _Report, agent: _Agent, target: Path, text: str, terms: Jso
             # once: an agent that died over it and came back has forgotten it, and must not be given it again
             trial = agent.ask(lambda client: client.apply_config(text, **terms))
             report.changes(trial["changes"])
+            if terms["confirm_within_s"] is not None:
+                report.say(f"on trial; to keep it, within {terms['confirm_within_s']:.0f} s: edge-agent config confirm")
             trial = agent.follow({"restarting", "watching"})
             if trial["phase"] == "healthy" and terms["confirm_within_s"] is not None:
-                report.say(f"healthy; to keep it, within {trial['left_s']:.0f} s: edge-agent config confirm")
+                report.say(f"healthy; {trial['left_s']:.0f} s are left")
+            if terms["confirm_within_s"] is not None:  # somebody else may have been quick to confirm
                 trial = agent.follow({"healthy", "confirmed"})
     except _Interrupted:
         return agent.call_off()
