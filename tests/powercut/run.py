@@ -1,0 +1,254 @@
+"""One run: cut after cut on the same disk, and after each the oracle over a copy of what was left."""
+
+from __future__ import annotations
+
+import random
+import re
+import shutil
+import time
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from tests.faults.oracle import Finding, Kind
+from tests.powercut.guest import PORT
+from tests.powercut.look import Left, Told, look, whole_lines
+from tests.powercut.machine import Machine
+from tests.powercut.old import OLD_VERSION, pack_old, version
+from tests.powercut.phases import DRIVEN, Line, Phase, counted_as, next_to_drive, under_way
+from tests.powercut.report import End, Result, Row, count, summary
+
+STATE = "/root/state"
+OLD = "/root/old"
+OLD_ARCHIVE = "old.tar"
+OLD_CAPTURES = 3000
+BASE_URL = f"http://127.0.0.1:{PORT}/"
+USERS = 5
+LIVES_PER_CUT = 2
+"""A life may end where it was not meant to."""
+LIFE_LIMIT_S = 120.0
+DRAIN_LIMIT_S = 900.0
+LOSS_CAPTURES = 40
+
+
+@dataclass(frozen=True, slots=True)
+class Drive:
+    """How a phase is hit."""
+
+    worker: str
+    """Arguments."""
+    sandbox: str
+    """Arguments."""
+    moments: tuple[tuple[str, float, float], ...]
+    """One is chosen: what the worker tells at first, and from when to when after that the plug is pulled, in seconds."""
+    state: str = STATE
+
+
+# Three sequences of the backlog run at once, so nearly every moment of a life with one slow step is in that step.
+DRIVES = {
+    Phase.ENQUEUE: Drive("--do enqueue --captures 500 --gap-s 0.05", "", (("ack", 1.5, 6.0),)),
+    Phase.UPLOAD: Drive("--do both --captures 500 --gap-s 0.2", "--latency put=0.8", (("put", 0.1, 4.0),)),
+    Phase.MATCH: Drive("--do both --captures 500 --gap-s 0.2", "--latency match=0.8", (("match", 0.1, 4.0),)),
+    Phase.MIGRATION: Drive(
+        "--do enqueue --captures 0", "", (("migrating", 0.0, 0.4), ("applied", 0.0, 0.05)), state=OLD
+    ),
+}
+
+
+@dataclass(slots=True)
+class TimedPlug:
+    """Due ``after_s`` seconds after ``event`` was told for the first time, and when the worker gave up."""
+
+    told: Path
+    event: str
+    after_s: float
+    _due_s: float | None = None
+    _size: int = 0
+
+    def is_due(self) -> bool:
+        if self._due_s is None and self._has_begun():
+            self._due_s = time.monotonic() + self.after_s
+        return self._due_s is not None and time.monotonic() >= self._due_s
+
+    def _has_begun(self) -> bool:
+        size = self.told.stat().st_size if self.told.exists() else 0
+        if size == self._size:
+            return False
+        self._size = size
+        return any(line["event"] in {self.event, "error"} for line in whole_lines(self.told))
+
+
+@dataclass(frozen=True, slots=True)
+class Life:
+    """One boot that ended with a cut."""
+
+    number: int
+    state: str
+    """Its state directory in the machine."""
+    lines: Sequence[Line]
+    acts: Sequence[Line]
+    phase: Phase
+    under_way: frozenset[Phase]
+
+    @property
+    def seconds(self) -> float:
+        return float(self.lines[-1]["at_s"]) if self.lines else 0.0
+
+    @property
+    def failed(self) -> bool:
+        """The outbox could not be opened, or not be used any more."""
+        return any(line["event"] == "error" for line in self.lines)
+
+
+@dataclass(slots=True)
+class Run:
+    """``tell`` is called with every row as soon as it is known, ``progress`` with what is being done."""
+
+    machine: Machine
+    synchronous: str
+    cuts: int
+    chance: random.Random
+    tell: Callable[[Row], None]
+    progress: Callable[[str], None]
+    phases: tuple[Phase, ...] = DRIVEN
+    rows: list[Row] = field(default_factory=list)
+    hits: Counter[Phase] = field(default_factory=Counter)
+    told: Told = field(default_factory=Told)
+    old_lines: Sequence[Line] = ()
+    """What was told when the captures of the version before were stored."""
+    fresh: bool = True
+    """The next migration begins anew: the last one came to its end."""
+    lives: int = 0
+
+    def all(self) -> Result:
+        """Cut, look, go on; at the end forward everything. Ends early when the outbox cannot be used any more."""
+        archive = self.machine.share / OLD_ARCHIVE
+        self.old_lines = pack_old(archive, BASE_URL, captures=OLD_CAPTURES, users=USERS)
+        last: Life | None = None
+        while not self._enough() and not (last and last.failed):
+            life = self._live_and_cut(last.state if last else "-")
+            if last:
+                self._look_at(last, self.machine.out / f"left-{life.number}")
+            last = life
+        end = self._drain(last) if last and not last.failed else None
+        if last and last.failed:
+            self._hand_out(last)
+        return Result(self.synchronous, tuple(self.rows), end, self.phases, self.cuts)
+
+    def _enough(self) -> bool:
+        return sum(self.hits.values()) >= self.cuts or self.lives >= LIVES_PER_CUT * self.cuts
+
+    def _live_and_cut(self, left: str) -> Life:
+        """One life with a cut; ``left``: the state directory to hand out first."""
+        self.lives += 1
+        driven = next_to_drive(self.hits, self.phases)
+        drive = DRIVES[driven]
+        event, earliest_s, latest_s = self.chance.choice(drive.moments)
+        plug = TimedPlug(self._out("told"), event, self.chance.uniform(earliest_s, latest_s))
+        self.progress(f"life {self.lives}: {driven}, the plug is pulled {plug.after_s:.2f} s after the first {event!r}")
+        fresh = OLD_ARCHIVE if drive.state == OLD and self.fresh else "-"
+        arguments = ["--linger", *drive.sandbox.split(), *self._worker(drive.worker, drive.state)]
+        self.machine.live([str(self.lives), left, fresh, drive.state, *arguments], limit_s=LIFE_LIMIT_S, plug=plug)
+        life = self._read(driven, drive.state)
+        if life.phase in self.phases:
+            self.hits[life.phase] += 1
+        return life
+
+    def _worker(self, arguments: str, state: str) -> list[str]:
+        """Arguments of guest.py from ``--synchronous`` on."""
+        fixed = ["--synchronous", self.synchronous, "--users", str(USERS), "--", state, BASE_URL]
+        return [
+            *fixed,
+            "--seed",
+            str(self.lives),
+            "--users",
+            str(USERS),
+            "--sizes",
+            "1000",
+            "20000",
+            *arguments.split(),
+        ]
+
+    def _out(self, name: str) -> Path:
+        return self.machine.out / f"{name}-{self.lives}"
+
+    def _read(self, driven: Phase, state: str) -> Life:
+        lines, acts = whole_lines(self._out("told")), whole_lines(self._out("service"))
+        found = under_way(lines)
+        return Life(self.lives, state, lines, acts, counted_as(driven, found), found)
+
+    def _look_at(self, life: Life, folder: Path) -> None:
+        """The row of this life: what it left is in ``folder``."""
+        told = self.told
+        if life.state == OLD:
+            told = Told()
+            told.absorb(self.old_lines, ())
+        told.absorb(life.lines, life.acts)
+        findings = look(folder, told, unanswered=life.number)
+        row = Row(
+            cut=life.number,
+            phase=life.phase,
+            under_way=tuple(sorted(life.under_way)),
+            seconds=life.seconds,
+            acknowledged=len(told.ledger.acknowledged),
+            lost=count(findings, Kind.LOST),
+            altered=count(findings, Kind.ALTERED),
+            open=Left.of(folder).open,
+            findings=summary(findings),
+        )
+        if life.state == OLD:
+            self.fresh = version(folder) != OLD_VERSION
+        shutil.rmtree(folder)
+        self.rows.append(row)
+        self.tell(row)
+
+    def _hand_out(self, life: Life) -> None:
+        """One more boot that only brings out what the last cut left."""
+        self.lives += 1
+        self.progress(f"life {self.lives}: only looks at what was left")
+        self.machine.live([str(self.lives), "-", "-", life.state, "--help"], limit_s=LIFE_LIMIT_S)
+        self._look_at(life, self._out("end"))
+
+    def _drain(self, before: Life) -> End:
+        """A life without a cut, until nothing waits."""
+        self.lives += 1
+        self.progress(f"life {self.lives}: forwards everything")
+        arguments = [str(self.lives), before.state, "-", STATE, *self._worker("--do forward", STATE)]
+        self.machine.live(arguments, limit_s=DRAIN_LIMIT_S)
+        self._look_at(before, self._out("left"))
+        last = self._read(Phase.IDLE, STATE)
+        self.told.absorb(last.lines, last.acts)
+        return self._end(self._out("end"))
+
+    def under_loss(self, percent: int) -> Result:
+        """No cuts: captures are stored and forwarded while the loopback device loses packets."""
+        self.lives += 1
+        self.progress(f"life {self.lives}: {LOSS_CAPTURES} captures, {percent} % of the packets are lost")
+        worker = f"--do both --captures {LOSS_CAPTURES} --clock /root/clock --hurry"
+        arguments = [str(self.lives), "-", "-", STATE, *self._worker(worker, STATE)]
+        printed = self.machine.live(arguments, limit_s=DRAIN_LIMIT_S, network=f"loss {percent}%")
+        life = self._read(Phase.IDLE, STATE)
+        self.told.absorb(life.lines, life.acts)
+        sent, dropped = packets(printed)
+        note = f"{percent} % loss: {dropped} of {sent + dropped} packets dropped in {life.seconds:.0f} s"
+        return Result(self.synchronous, (), self._end(self._out("end")), network=note if dropped else "", wanted=())
+
+    def _end(self, folder: Path) -> End:
+        findings: Sequence[Finding] = look(folder, self.told, unanswered=self.lives, drained=True)
+        left = Left.of(folder)
+        return End(
+            acknowledged=len(self.told.ledger.acknowledged),
+            verified=left.states["verified"],
+            not_verified=left.states["not_verified"],
+            lost=count(findings, Kind.LOST),
+            altered=count(findings, Kind.ALTERED),
+            open=left.open,
+            findings=summary(findings),
+        )
+
+
+def packets(printed: str) -> tuple[int, int]:
+    """Sent and dropped packets, as ``tc -s qdisc show`` tells them; zeros when it does not."""
+    found = re.findall(r"Sent \d+ bytes (\d+) pkt \(dropped (\d+),", printed)
+    return (int(found[-1][0]), int(found[-1][1])) if found else (0, 0)
