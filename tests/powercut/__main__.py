@@ -7,6 +7,7 @@ import json
 import os
 import random
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -30,8 +31,8 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
         nargs="?" if given else None,
         default=given and Path(given),
         help="the program that boots the machine (or POWERCUT_VM), called as: "
-        "VM --share DIR --out DIR --disk FILE [--cut SECONDS] --timeout SECONDS COMMAND; "
-        "it needs a Debian with Python 3.11 on x86_64, /mnt/share and /mnt/out",
+        "VM --share DIR --out DIR --disk FILE --timeout SECONDS COMMAND; "
+        "it keeps to its process group, and has a Debian with Python 3.11 on x86_64, /mnt/share and /mnt/out",
     )
     parser.add_argument("--cuts", type=int, default=20, help="cuts that fall into a phase that is driven (20)")
     parser.add_argument(
@@ -50,7 +51,7 @@ def parse(arguments: Sequence[str]) -> argparse.Namespace:
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Exit codes: 0 nothing was lost, 1 something was, 2 usage, 3 the machine could not be used."""
+    """Exit codes: 0 nothing was lost, 1 something was, 2 usage, 3 the machine could not be used, 130 stopped."""
     options = parse(arguments)
     boot = shutil.which(options.vm)
     if boot is None:
@@ -61,6 +62,9 @@ def main(arguments: Sequence[str]) -> int:
     except AgentError as exc:
         print(f"powercut: {exc.message}", file=sys.stderr)
         return 3
+    except KeyboardInterrupt:
+        print("powercut: stopped; the machine is gone", file=sys.stderr)
+        return 130
     print(json.dumps(result.to_json(), indent=2) if options.json else ending(result))
     return 1 if result.problems else 0
 
@@ -93,4 +97,5 @@ def progress(text: str) -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # the machine is stopped either way
     sys.exit(main(sys.argv[1:]))

@@ -159,3 +159,11 @@ def test_the_help_says_what_is_not_covered(capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit, match="0"):
         parse(["--help"])
     assert "torn sectors" in " ".join(capsys.readouterr().out.split())
+
+
+def test_a_run_that_is_stopped_says_so(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(_: Machine) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(Machine, "install", interrupted)
+    assert main([os.fspath(machine.program)]) == 130
