@@ -65,7 +65,7 @@ def finished(acts: Sequence[Act]) -> list[Act]:
     for position, act in enumerate(acts):
         if act.kind == "match":
             comparing[act.user] = position
-        elif act.kind == "judged":
+        elif act.kind in {"judged", "refused"}:
             comparing.pop(act.user, None)
     return [act for position, act in enumerate(acts) if position not in comparing.values()]
 

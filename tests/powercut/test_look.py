@@ -67,8 +67,8 @@ def test_acknowledgements_that_did_not_leave_the_machine_are_noticed(tmp_path: P
 
 
 def test_a_comparison_that_the_cut_ended_is_left_out_and_no_other() -> None:
-    acts = [Act("match", "u"), Act("judged", "u", sha256="1"), Act("match", "v"), Act("match", "u")]
-    assert finished(acts) == acts[:2]
+    told = [Act("match", "u"), Act("judged", "u", sha256="1"), Act("match", "w"), Act("refused", "w")]
+    assert finished([*told, Act("match", "v"), Act("put", "w"), Act("match", "u")]) == [*told, Act("put", "w")]
 
 
 def test_a_line_that_is_not_whole_is_left_out(tmp_path: Path) -> None:
