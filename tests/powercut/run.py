@@ -29,6 +29,7 @@ LIVES_PER_CUT = 2
 """A life may end where it was not meant to."""
 LIFE_LIMIT_S = 120.0
 DRAIN_LIMIT_S = 900.0
+LAST_WORDS = ("drained", "error")
 LOSS_CAPTURES = 40
 
 
@@ -47,7 +48,7 @@ class Drive:
 
 # Three sequences of the backlog run at once, so nearly every moment of a life with one slow step is in that step.
 DRIVES = {
-    Phase.ENQUEUE: Drive("--do enqueue --captures 500 --gap-s 0.05", "", (("ack", 1.5, 6.0),)),
+    Phase.ENQUEUE: Drive("--do enqueue --captures 2000", "", (("ack", 1.5, 6.0),)),
     Phase.UPLOAD: Drive("--do both --captures 500 --gap-s 0.2", "--latency put=0.8", (("put", 0.1, 4.0),)),
     Phase.MATCH: Drive("--do both --captures 500 --gap-s 0.2", "--latency match=0.8", (("match", 0.1, 4.0),)),
     Phase.MIGRATION: Drive(
@@ -58,7 +59,7 @@ DRIVES = {
 
 @dataclass(slots=True)
 class TimedPlug:
-    """Due ``after_s`` seconds after ``event`` was told for the first time, and when the worker gave up."""
+    """Due ``after_s`` seconds after ``event`` was told for the first time, or after the worker said its last word."""
 
     told: Path
     event: str
@@ -76,7 +77,7 @@ class TimedPlug:
         if size == self._size:
             return False
         self._size = size
-        return any(line["event"] in {self.event, "error"} for line in whole_lines(self.told))
+        return any(line["event"] in {self.event, *LAST_WORDS} for line in whole_lines(self.told))
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +128,7 @@ class Run:
         self.old_lines = pack_old(archive, BASE_URL, captures=OLD_CAPTURES, users=USERS)
         last: Life | None = None
         while not self._enough() and not (last and last.failed):
-            life = self._live_and_cut(last.state if last else "-")
+            life = self._live_and_cut(last)
             if last:
                 self._look_at(last, self.machine.out / f"left-{life.number}")
             last = life
@@ -139,15 +140,18 @@ class Run:
     def _enough(self) -> bool:
         return sum(self.hits.values()) >= self.cuts or self.lives >= LIVES_PER_CUT * self.cuts
 
-    def _live_and_cut(self, left: str) -> Life:
-        """One life with a cut; ``left``: the state directory to hand out first."""
+    def _live_and_cut(self, last: Life | None) -> Life:
+        """One life with a cut, which first hands out what the last one left."""
         self.lives += 1
         driven = next_to_drive(self.hits, self.phases)
         drive = DRIVES[driven]
         event, earliest_s, latest_s = self.chance.choice(drive.moments)
         plug = TimedPlug(self._out("told"), event, self.chance.uniform(earliest_s, latest_s))
         self.progress(f"life {self.lives}: {driven}, the plug is pulled {plug.after_s:.2f} s after the first {event!r}")
-        fresh = OLD_ARCHIVE if drive.state == OLD and self.fresh else "-"
+        # how far the last cut let a migration come is known once this life has handed it out
+        begin_anew = self.fresh or (last is not None and last.state == OLD)
+        fresh = OLD_ARCHIVE if drive.state == OLD and begin_anew else "-"
+        left = last.state if last else "-"
         arguments = ["--linger", *drive.sandbox.split(), *self._worker(drive.worker, drive.state)]
         self.machine.live([str(self.lives), left, fresh, drive.state, *arguments], limit_s=LIFE_LIMIT_S, plug=plug)
         life = self._read(driven, drive.state)

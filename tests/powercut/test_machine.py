@@ -121,8 +121,9 @@ def test_the_plug_is_due_some_time_after_the_event_was_told(tmp_path: Path, monk
     assert plug.is_due()
 
 
-def test_the_plug_is_pulled_when_the_worker_gave_up(tmp_path: Path) -> None:
-    (tmp_path / "told").write_text('{"event": "error", "code": "storage_corrupt"}\n')
+@pytest.mark.parametrize("event", ["error", "drained"])
+def test_the_plug_is_pulled_when_nothing_more_will_come(tmp_path: Path, event: str) -> None:
+    (tmp_path / "told").write_text(f'{{"event": "started"}}\n{{"event": "{event}"}}\n')
     assert TimedPlug(tmp_path / "told", "put", 0.0).is_due()
 
 
