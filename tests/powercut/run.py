@@ -41,43 +41,62 @@ class Drive:
     """Arguments."""
     sandbox: str
     """Arguments."""
-    moments: tuple[tuple[str, float, float], ...]
-    """One is chosen: what the worker tells at first, and from when to when after that the plug is pulled, in seconds."""
+    moments: tuple[tuple[Wait, ...], ...]
+    """One is chosen: the plug is pulled at its end."""
     state: str = STATE
 
 
-# Three sequences of the backlog run at once, so nearly every moment of a life with one slow step is in that step.
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Until ``event`` is told, and then a random time between the two, in seconds."""
+
+    event: str
+    earliest_s: float
+    latest_s: float
+
+
+# In an enqueuing life the plug is pulled while one capture is being stored (some 50 ms in the machine). Three sequences
+# of the backlog run at once, so nearly every moment of a life with one slow step is in that step.
 DRIVES = {
-    Phase.ENQUEUE: Drive("--do enqueue --captures 2000", "", (("ack", 1.5, 6.0),)),
-    Phase.UPLOAD: Drive("--do both --captures 500 --gap-s 0.2", "--latency put=0.8", (("put", 0.1, 4.0),)),
-    Phase.MATCH: Drive("--do both --captures 500 --gap-s 0.2", "--latency match=0.8", (("match", 0.1, 4.0),)),
+    Phase.ENQUEUE: Drive("--do enqueue --captures 2000", "", ((Wait("ack", 1.0, 6.0), Wait("creating", 0.0, 0.04)),)),
+    Phase.UPLOAD: Drive("--do both --captures 500 --gap-s 0.2", "--latency put=1.5", ((Wait("put", 0.1, 4.0),),)),
+    Phase.MATCH: Drive("--do both --captures 500 --gap-s 0.2", "--latency match=1.5", ((Wait("match", 0.1, 4.0),),)),
     Phase.MIGRATION: Drive(
-        "--do enqueue --captures 0", "", (("migrating", 0.0, 0.4), ("applied", 0.0, 0.05)), state=OLD
+        "--do enqueue --captures 0", "", ((Wait("migrating", 0.0, 0.3),), (Wait("applied", 0.0, 0.03),)), state=OLD
     ),
 }
 
 
-@dataclass(slots=True)
 class TimedPlug:
-    """Due ``after_s`` seconds after ``event`` was told for the first time, or after the worker said its last word."""
+    """Due when these waits are over, one after the other, or when the worker said its last word."""
 
-    told: Path
-    event: str
-    after_s: float
-    _due_s: float | None = None
-    _size: int = 0
+    def __init__(self, told: Path, waits: Sequence[Wait], chance: random.Random) -> None:
+        self._told = told
+        self._waits = [(wait.event, chance.uniform(wait.earliest_s, wait.latest_s)) for wait in waits]
+        self._size = self._seen = 0
+        self._due_s: float | None = None
+
+    def __str__(self) -> str:
+        return ", then ".join(f"{after_s:.2f} s after {event!r}" for event, after_s in self._waits)
 
     def is_due(self) -> bool:
-        if self._due_s is None and self._has_begun():
-            self._due_s = time.monotonic() + self.after_s
-        return self._due_s is not None and time.monotonic() >= self._due_s
+        if self._due_s is None and self._is_told():
+            self._due_s = time.monotonic() + self._waits[0][1]
+        if self._due_s is None or time.monotonic() < self._due_s:
+            return False
+        if len(self._waits) > 1:  # the next wait is for what is told from now on
+            self._due_s, self._seen, self._size = None, len(whole_lines(self._told)), 0
+            del self._waits[0]
+            return False
+        return True
 
-    def _has_begun(self) -> bool:
-        size = self.told.stat().st_size if self.told.exists() else 0
+    def _is_told(self) -> bool:
+        size = self._told.stat().st_size if self._told.exists() else 0
         if size == self._size:
             return False
         self._size = size
-        return any(line["event"] in {self.event, *LAST_WORDS} for line in whole_lines(self.told))
+        events = [line["event"] for line in whole_lines(self._told)]
+        return self._waits[0][0] in events[self._seen :] or not set(LAST_WORDS).isdisjoint(events)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,9 +164,8 @@ class Run:
         self.lives += 1
         driven = next_to_drive(self.hits, self.phases)
         drive = DRIVES[driven]
-        event, earliest_s, latest_s = self.chance.choice(drive.moments)
-        plug = TimedPlug(self._out("told"), event, self.chance.uniform(earliest_s, latest_s))
-        self.progress(f"life {self.lives}: {driven}, the plug is pulled {plug.after_s:.2f} s after the first {event!r}")
+        plug = TimedPlug(self._out("told"), self.chance.choice(drive.moments), self.chance)
+        self.progress(f"life {self.lives}: {driven}, the plug is pulled {plug}")
         # how far the last cut let a migration come is known once this life has handed it out
         begin_anew = self.fresh or (last is not None and last.state == OLD)
         fresh = OLD_ARCHIVE if drive.state == OLD and begin_anew else "-"
@@ -161,18 +179,8 @@ class Run:
 
     def _worker(self, arguments: str, state: str) -> list[str]:
         """Arguments of guest.py from ``--synchronous`` on."""
-        fixed = ["--synchronous", self.synchronous, "--users", str(USERS), "--", state, BASE_URL]
-        return [
-            *fixed,
-            "--seed",
-            str(self.lives),
-            "--users",
-            str(USERS),
-            "--sizes",
-            "1000",
-            "20000",
-            *arguments.split(),
-        ]
+        own = f"--synchronous {self.synchronous} --users {USERS} -- {state} {BASE_URL}"
+        return f"{own} --seed {self.lives} --users {USERS} --sizes 1000 20000 {arguments}".split()
 
     def _out(self, name: str) -> Path:
         return self.machine.out / f"{name}-{self.lives}"

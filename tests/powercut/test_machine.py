@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import os
+import random
 import time
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -11,7 +13,7 @@ import pytest
 from edge_agent.errors import EnvironmentFault
 from tests.powercut.__main__ import main, parse
 from tests.powercut.machine import LIBRARIES, LOCK, Machine, locked
-from tests.powercut.run import TimedPlug, packets
+from tests.powercut.run import TimedPlug, Wait, packets
 
 # Stands in for the program that boots: notes its arguments, leaves a child behind, ends as it is told.
 PROGRAM = """#!/bin/sh
@@ -105,26 +107,66 @@ def test_a_program_that_ends_before_its_plug_is_pulled_is_an_error(machine: Mach
         machine.run("power off", limit_s=60, plug=Never())
 
 
-def test_the_plug_is_due_some_time_after_the_event_was_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    now = [100.0]
-    monkeypatch.setattr(time, "monotonic", lambda: now[0])
-    told = tmp_path / "told"
-    plug = TimedPlug(told, "put", 2.5)
+@dataclass
+class Watched:
+    """A file of told events, a clock, and a plug that watches the one by the other."""
+
+    told: Path
+    now_s: float = 100.0
+
+    def plug(self, *waits: Wait) -> TimedPlug:
+        return TimedPlug(self.told, waits, random.Random(1))
+
+    def tell(self, *events: str, rest: str = "") -> None:
+        with self.told.open("a") as file:
+            file.write("".join(f'{{"event": "{event}"}}\n' for event in events) + rest)
+
+
+@pytest.fixture
+def watched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Watched:
+    found = Watched(tmp_path / "told")
+    monkeypatch.setattr(time, "monotonic", lambda: found.now_s)
+    return found
+
+
+def test_the_plug_is_due_some_time_after_the_event_was_told(watched: Watched) -> None:
+    plug = watched.plug(Wait("put", 2.5, 2.5))
     assert not plug.is_due()
-    told.write_text('{"event": "started"}\n{"event": "put"}')  # the second line is not whole yet
+    watched.tell("started", rest='{"event": "put"')
     assert not plug.is_due()
-    told.write_text('{"event": "started"}\n{"event": "put"}\n')
+    watched.tell(rest="}\n")
     assert not plug.is_due()
-    now[0] += 2.4
+    watched.now_s += 2.4
     assert not plug.is_due()
-    now[0] += 0.2
+    watched.now_s += 0.2
     assert plug.is_due()
 
 
+def test_a_second_wait_is_for_what_is_told_after_the_first(watched: Watched) -> None:
+    plug = watched.plug(Wait("ack", 1.0, 1.0), Wait("creating", 0.5, 0.5))
+    watched.tell("creating", "ack", "creating", "ack")
+    assert not plug.is_due()
+    watched.now_s += 1.0
+    assert not plug.is_due()
+    watched.now_s += 100
+    assert not plug.is_due()
+    watched.tell("creating")
+    assert not plug.is_due()
+    watched.now_s += 0.5
+    assert plug.is_due()
+
+
+def test_the_time_of_a_wait_is_drawn_at_random_between_its_ends(tmp_path: Path) -> None:
+    drawn = {str(TimedPlug(tmp_path / "told", [Wait("put", 1.0, 2.0)], random.Random(seed))) for seed in range(20)}
+    assert len(drawn) > 10
+    assert all(text.startswith("1.") for text in drawn)
+
+
 @pytest.mark.parametrize("event", ["error", "drained"])
-def test_the_plug_is_pulled_when_nothing_more_will_come(tmp_path: Path, event: str) -> None:
-    (tmp_path / "told").write_text(f'{{"event": "started"}}\n{{"event": "{event}"}}\n')
-    assert TimedPlug(tmp_path / "told", "put", 0.0).is_due()
+def test_the_plug_is_pulled_when_nothing_more_will_come(watched: Watched, event: str) -> None:
+    watched.tell("started", event)
+    plug = watched.plug(Wait("put", 0.0, 0.0), Wait("match", 0.0, 0.0))
+    assert [plug.is_due(), plug.is_due()] == [False, True]
 
 
 def test_every_library_comes_out_of_the_lock_with_its_hashes_and_for_the_machines_python() -> None:
