@@ -39,7 +39,7 @@ def pack_old(archive: Path, base_url: str, *, captures: int, users: int) -> Sequ
 
 def store_all(plan: worker.Plan, teller: worker.Teller) -> None:
     environment = Environment(plan.base_url, DEFAULT_MERCHANT_ID)
-    with worker.open_store(plan, teller) as store:
+    with worker.open_store(plan, teller, adopt=False) as store:
         store._database.execute("PRAGMA synchronous = OFF")  # nobody pulls a plug here
         for capture in plan.load():
             worker.enqueue(store, capture, environment, teller)
