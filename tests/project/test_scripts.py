@@ -11,8 +11,8 @@ import pytest
 
 from tests.project.tree import ROOT
 
-# A Python file there is the body of the script of its name.
-SCRIPTS = sorted([*(p for p in (ROOT / "scripts").iterdir() if p.suffix != ".py"), ROOT / ".ci/run"])
+# A Python file there is the body of the script of its name, and so is the folder installer.
+SCRIPTS = sorted([*(p for p in (ROOT / "scripts").iterdir() if p.is_file() and p.suffix != ".py"), ROOT / ".ci/run"])
 LIBRARIES = "idna==3.0 \\\n    --hash=sha256:00\n"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,8 +13,11 @@ from tests.project.tree import ROOT
 
 UNIT = ROOT / "systemd" / "edge-agent.service"
 DROP_INS = sorted((ROOT / "systemd" / "drop-ins").glob("*.conf"))
-EXPOSURE_TENTHS = 16
-"""systemd-analyze security counts in tenths: 1.6."""
+MAINTENANCE = ROOT / "systemd" / "edge-agent-maintenance.service"
+TIMER = MAINTENANCE.with_suffix(".timer")
+PROGRAM = "/opt/edge-agent/current/bin/edge-agent"
+EXPOSURE_TENTHS = {UNIT: 16, MAINTENANCE: 5}
+"""systemd-analyze security counts in tenths: 1.6 and 0.5."""
 
 
 @pytest.fixture
@@ -30,7 +34,7 @@ def ask(*command: object) -> subprocess.CompletedProcess[str]:
 
 def with_drop_in(folder: Path, drop_in: Path | None) -> Path:
     """The unit with a program that is there, in a folder of its own."""
-    text = UNIT.read_text().replace("/opt/edge-agent/current/bin/edge-agent run", "/bin/true run")
+    text = UNIT.read_text().replace(f"{PROGRAM} run", "/bin/true run")
     unit = folder / UNIT.name
     unit.write_text(text)
     if drop_in is not None:
@@ -53,12 +57,46 @@ def test_a_mistake_would_be_found(tmp_path: Path, analyze: str) -> None:
     assert "ProtectEverything" in ask(analyze, "verify", unit).stderr
 
 
-def test_the_exposure_is_at_most_1_6(analyze: str) -> None:
-    found = ask(analyze, "security", "--offline=true", f"--threshold={EXPOSURE_TENTHS}", UNIT)
+def test_systemd_finds_no_mistake_in_the_maintenance(tmp_path: Path, analyze: str) -> None:
+    shutil.copy(TIMER, tmp_path)
+    (tmp_path / MAINTENANCE.name).write_text(MAINTENANCE.read_text().replace(PROGRAM, "/bin/true"))
+    found = ask(analyze, "verify", tmp_path / TIMER.name, tmp_path / MAINTENANCE.name)
+    said = [line for line in found.stderr.splitlines() if UNIT.stem in line]
+    assert (found.returncode, said) == (0, []), found.stderr
+
+
+MAINTENANCE_RUNS = [
+    ((0, 0), 0),
+    ((1, 0), 1),
+    ((0, 1), 1),
+    ((3, 1), 3),
+    ((0, 3), 3),
+]
+
+
+@pytest.mark.parametrize(("codes", "expected"), MAINTENANCE_RUNS)
+def test_the_maintenance_runs_both_checks_and_fails_with_the_worse(
+    tmp_path: Path, codes: tuple[int, int], expected: int
+) -> None:
+    """The shell line of the unit, as systemd would start it, with a program that ends as the table says."""
+    audit, outbox = codes
+    program = tmp_path / "edge-agent"
+    program.write_text(f'#!/bin/sh\necho "$1 $2" >>{tmp_path}/calls\n[ $1 = audit ] && exit {audit}\nexit {outbox}\n')
+    program.chmod(0o755)
+    line = re.search(r"^ExecStart=/bin/sh -c '(.*?)'$", MAINTENANCE.read_text(), re.MULTILINE | re.DOTALL)
+    assert line is not None
+    shell = line[1].replace("\\\n", " ").replace("$$", "$").replace(PROGRAM, str(program))
+    assert ask("/bin/sh", "-c", shell).returncode == expected
+    assert (tmp_path / "calls").read_text() == "audit verify\noutbox verify\n"
+
+
+@pytest.mark.parametrize("unit", EXPOSURE_TENTHS, ids=lambda unit: unit.stem)
+def test_the_exposure_is_as_low_as_promised(analyze: str, unit: Path) -> None:
+    found = ask(analyze, "security", "--offline=true", f"--threshold={EXPOSURE_TENTHS[unit]}", unit)
     assert found.returncode == 0, found.stdout.splitlines()[-1]
 
 
 def test_a_wider_unit_would_be_too_exposed(tmp_path: Path, analyze: str) -> None:
     unit = with_drop_in(tmp_path, None)
     unit.write_text(unit.read_text().replace("ProtectSystem=strict", "ProtectSystem=no").replace("ProtectHome=yes", ""))
-    assert ask(analyze, "security", "--offline=true", f"--threshold={EXPOSURE_TENTHS}", unit).returncode != 0
+    assert ask(analyze, "security", "--offline=true", f"--threshold={EXPOSURE_TENTHS[UNIT]}", unit).returncode != 0
