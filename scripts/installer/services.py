@@ -82,7 +82,8 @@ class Systemd:
         if user and self._hands.ask("getent", "passwd", USER).code == 0:
             hint = f"ps -u {USER} shows what still runs as it"
             self._hands.run("userdel", USER, failing=f"cannot remove the user {USER}", hint=hint)
-        if user and self._hands.ask("getent", "group", USER).code == 0:
+        # on most systems it went with the user
+        if user and not self._hands.dry and self._hands.ask("getent", "group", USER).code == 0:
             self._hands.run("groupdel", USER, failing=f"cannot remove the group {USER}")
 
 

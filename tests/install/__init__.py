@@ -1,0 +1,1 @@
+"""The installer, without root and without systemd."""
