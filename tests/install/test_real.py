@@ -82,6 +82,7 @@ class Site:
         """The script as a technician starts it, standing in a folder with a module that must not be taken."""
         trap = self.root.parent / "trap"
         (trap / "scripts/installer").mkdir(parents=True, exist_ok=True)
+        (trap / "scripts/installer/__init__.py").touch()
         (trap / "scripts/installer/__main__.py").write_text("raise SystemExit('a module of the current folder')")
         done = subprocess.run(
             [script or self.sources / "scripts/install", "--root", self.root, *map(str, arguments)],
