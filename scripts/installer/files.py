@@ -66,6 +66,8 @@ def put_config(hands: Hands, places: Places, given: Path | None, example: Path, 
                 hint=f"compare them; then edit {places.config}, or move it away",
                 exit_code=USAGE,
             )
+        if group is not None:
+            hands.let_read(places.config, group)
         return
     hands.write(places.config, read(given or example), mode=0o640, group=group)
 

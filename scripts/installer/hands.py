@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import shutil
 import subprocess
@@ -67,6 +68,11 @@ class Hands:
         """A command that changes nothing: it runs in a dry run, too."""
         return self._runner(command, timeout_s)
 
+    def tidy(self, *command: str) -> None:
+        """Run a command that is not worth a line and may fail."""
+        if not self.dry:
+            self._runner(command, 30.0)
+
     def attempt(self, *command: str, timeout_s: float = 300.0) -> Answer:
         """Run a command whose failure the caller judges."""
         return self._runner(command, timeout_s) if self.step(" ".join(command)) else Answer(0, "")
@@ -104,6 +110,17 @@ class Hands:
                 shutil.chown(part, group=group)
             part.replace(path)
         return True
+
+    def let_read(self, path: Path, group: str) -> None:
+        """A file that somebody copied here as root may be for root alone."""
+        found = path.stat()
+        try:
+            theirs = found.st_gid == grp.getgrnam(group).gr_gid and found.st_mode & 0o040
+        except KeyError:  # a dry run, before there is such a group
+            theirs = 0
+        if not (theirs or found.st_mode & 0o004) and self.step(f"let {group} read {path}"):
+            shutil.chown(path, group=group)
+            path.chmod(found.st_mode & 0o777 | 0o040)
 
     def copy(self, source: Path, target: Path) -> None:
         """A file, or a folder with everything below it but compiled modules."""

@@ -11,7 +11,7 @@ from scripts.installer.hands import Hands
 from scripts.installer.health import Doctor, Health
 from scripts.installer.places import SERVICE, UNITS, Places
 from scripts.installer.refusal import UNHEALTHY, USAGE, CannotInstall
-from scripts.installer.release import Release, Sources, linked, make, prune, release_for
+from scripts.installer.release import Release, Sources, existing, linked, make, prune, release_for
 from scripts.installer.services import Services
 
 
@@ -104,7 +104,10 @@ class Installation:
             yield f"put CypherFace's API key into {places.api_key} (mode 0600, root)"
 
     def _is_the_example(self) -> bool:
-        return self._places.config.read_bytes() == self._example.read_bytes()
+        """That of these sources, or of a release that was here before."""
+        examples = [self._example, *(release.path / files.EXAMPLE for release in existing(self._places))]
+        config = self._places.config.read_bytes()
+        return any(example.exists() and config == example.read_bytes() for example in examples)
 
     def _tell_what_is_missing(self, waiting: list[str]) -> None:
         self._hands.say("installed, not started" + (": it waits for you to" if waiting else ""))

@@ -60,7 +60,7 @@ class Systemd:
 
     def restart(self) -> str | None:
         # a service that failed ten times has to be forgiven before it may start again
-        self._hands.ask("systemctl", "reset-failed", SERVICE)
+        self._hands.tidy("systemctl", "reset-failed", SERVICE)
         answer = self._hands.attempt("systemctl", "restart", SERVICE, timeout_s=START_S)
         return None if answer.code == 0 else "it did not start"
 
@@ -78,7 +78,7 @@ class Systemd:
 
     def forget(self, *, user: bool) -> None:
         self.reload()
-        self._hands.ask("systemctl", "reset-failed", *UNITS)
+        self._hands.tidy("systemctl", "reset-failed", *UNITS)
         if user and self._hands.ask("getent", "passwd", USER).code == 0:
             hint = f"ps -u {USER} shows what still runs as it"
             self._hands.run("userdel", USER, failing=f"cannot remove the user {USER}", hint=hint)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import grp
+import io
+import os
 import re
 import sys
 from pathlib import Path
@@ -9,8 +12,9 @@ from typing import Any
 
 import pytest
 
+from scripts.installer.hands import Hands
 from scripts.installer.refusal import USAGE, CannotInstall
-from tests.install.stage import Machine, Technician
+from tests.install.stage import Machine, Technician, sources_of
 
 RELEASE = "/opt/edge-agent/releases/1.0.0"
 PIP = f"{RELEASE}/bin/python -m pip --disable-pip-version-check --no-cache-dir -q install"
@@ -87,7 +91,7 @@ def brought(tmp_path: Path) -> dict[str, Any]:
 def test_a_dry_run_says_every_step_and_changes_nothing(bare: Technician, brought: dict[str, Any]) -> None:
     assert bare.install(dry=True, **brought) == FIRST_INSTALLATION
     assert everything(bare.machine.root) == {}
-    assert [call for call in bare.machine.calls if "is-active" not in call and "reset-failed" not in call] == []
+    assert [call for call in bare.machine.calls if "is-active" not in call] == []
 
 
 def test_a_first_installation_does_what_the_dry_run_says(bare: Technician, brought: dict[str, Any]) -> None:
@@ -148,6 +152,29 @@ def test_what_a_person_has_to_bring_is_told_and_nothing_is_started(bare: Technic
     places.api_key.write_text("secret")
     assert bare.install()[-1] == "systemctl restart edge-agent.service"
     assert bare.machine.active
+
+
+def test_the_example_of_an_older_release_is_no_configuration_either(bare: Technician, tmp_path: Path) -> None:
+    bare.install()
+    newer = sources_of(tmp_path / "newer", "2.0.0")
+    with (newer.root / "docs/config.example.yaml").open("a") as example:
+        example.write("# newer\n")
+    (tmp_path / "key").write_text("secret")
+    bare.install(sources=newer, api_key=tmp_path / "key")
+    assert "it is the example" in bare.said()
+    assert not bare.machine.active
+
+
+def test_a_configuration_for_root_alone_is_opened_to_the_service(tmp_path: Path) -> None:
+    out = io.StringIO()
+    hands = Hands(dry=False, out=out)
+    config, group = tmp_path / "config.yaml", grp.getgrgid(os.getegid()).gr_name
+    config.touch()
+    config.chmod(0o600)
+    hands.let_read(config, group)
+    hands.let_read(config, group)
+    assert config.stat().st_mode & 0o777 == 0o640
+    assert out.getvalue() == f"  let {group} read {config}\n"
 
 
 def test_a_wrong_configuration_stops_before_the_running_release_is_touched(technician: Technician) -> None:

@@ -44,6 +44,13 @@ def test_two_releases_are_kept(technician: Technician, tmp_path: Path) -> None:
     assert releases(technician.machine) == ["2.0.0", "3.0.0"]
 
 
+def test_going_back_by_hand_takes_the_release_that_is_there(technician: Technician, tmp_path: Path) -> None:
+    technician.install(**newer(technician, tmp_path, "2.0.0"))
+    steps = technician.install()
+    assert [step for step in steps if "pip" in step or "venv" in step] == []
+    assert (technician.machine.current(), unit_of(technician.machine)) == ("1.0.0", "WantedBy=multi-user.target")
+
+
 def test_other_sources_of_the_same_version_are_another_release(technician: Technician, tmp_path: Path) -> None:
     changed = sources_of(tmp_path / "changed", "1.0.0")
     (changed.root / "edge_agent/__init__.py").write_text("# changed\n")
