@@ -269,15 +269,17 @@ def config_roll_back() -> None:
     """A configuration that breaks the agent is taken back."""
     if "No such command" in run(PROGRAM, "config", "apply", "--help", expect=None):
         raise Skipped("this version has no `edge-agent config apply`")
-    good = CONFIG.read_text()
+    wait_for("ready", ready)
+    good, pid = CONFIG.read_text(), main_pid()
     (WORK / "wrong.yaml").write_text(good.replace("terminal_id", "terminal_ld"))
     show(run(PROGRAM, "config", "apply", WORK / "wrong.yaml", expect=2))
     assert CONFIG.read_text() == good, "a file with a mistake was put in place"
+    # well formed, but the models of that pack are not on this machine
     (WORK / "broken.yaml").write_text(good.replace("pack: scrfd-minifas", "pack: open"))
-    show(run(PROGRAM, "config", "apply", WORK / "broken.yaml", expect=1, timeout_s=900))
+    show(run(PROGRAM, "config", "apply", "--watch-s", 120, WORK / "broken.yaml", expect=1, timeout_s=900))
     assert CONFIG.read_text() == good, "an unhealthy configuration stayed"
-    assert active()
     wait_for("ready", ready)
+    assert (active(), main_pid()) == (True, pid)
 
 
 def camera_taken_away() -> None:
