@@ -69,7 +69,7 @@ FAULTS += ["pwrite64:error=ENOSPC:when=120+"]
 @pytest.mark.parametrize("fault", FAULTS)
 def test_what_the_disk_refused_is_never_acknowledged_and_the_next_start_is_sound(here: Scene, fault: str) -> None:
     needs_strace()
-    work = here.arguments("--captures", 6, "--users", 3, "--live-share", 0.5)
+    work = here.arguments("--captures", 6, "--users", 3, "--live-share", 0.5, "--hurry")
     done = traced(here.folder, work, "-e", "trace=fdatasync,fsync,pwrite64", "-e", f"inject={fault}")
     assert done.injected > 0, "the fault was not met"
     assert done.status in {0, 4}, done.errors
