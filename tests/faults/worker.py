@@ -398,9 +398,24 @@ def warm_up() -> None:
 def main(arguments: Sequence[str], descriptor: int = 1) -> int:
     """Runs in a fresh process or in a child of the zygote. Returns the exit status."""
     plan = parse(arguments)
-    teller = Teller(descriptor)
-    if "FAULTS_LOG" not in os.environ:  # what fails is meant to fail
-        logging.getLogger("edge_agent").setLevel(logging.CRITICAL)
+    with quiet("FAULTS_LOG" not in os.environ):
+        return _main(plan, Teller(descriptor))
+
+
+@contextlib.contextmanager
+def quiet(wanted: bool) -> Iterator[None]:
+    """What fails is meant to fail; but whoever runs this in a process of his own wants to read his logs afterwards."""
+    log = logging.getLogger("edge_agent")
+    before = log.level
+    if wanted:
+        log.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        log.setLevel(before)
+
+
+def _main(plan: Plan, teller: Teller) -> int:
     if plan.synchronous != "FULL":
         weaken(plan.synchronous)
     if plan.resolver_down is not None:
