@@ -545,6 +545,11 @@ class Agent:
         store = self.keeper.fault
         return {**({"store": store} if store is not None else {}), **self._faults}
 
+    @property
+    def started(self) -> bool:
+        """True once ``start`` has brought up what could be brought up."""
+        return self._ready.is_set()
+
     async def wait_started(self) -> None:
         """Return once ``start`` has brought up what could be brought up."""
         await self._ready.wait()

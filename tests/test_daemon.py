@@ -77,8 +77,9 @@ def wait_for(process: subprocess.Popen[str], socket: Path) -> None:
         assert process.poll() is None, process.stderr.read() if process.stderr else ""
         try:
             with AgentClient(socket) as client:
-                if client.status()["faults"] or client.ready():
+                if client.status()["started"]:
                     return
+                time.sleep(0.05)
         except EnvironmentFault:
             time.sleep(0.05)
     raise AssertionError("the daemon did not answer")

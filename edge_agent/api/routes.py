@@ -476,6 +476,7 @@ async def status(call: Call) -> Response:
         "terminal_id": agent.config.terminal_id,
         "started_at": agent.started_at.isoformat(),
         "uptime_s": round((datetime.now(UTC) - agent.started_at).total_seconds(), 1),
+        "started": agent.started,
         "ready": agent.ready,
         "searching": agent.searching,
         "faults": [
