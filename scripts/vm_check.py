@@ -23,7 +23,7 @@ from typing import Any
 
 SHARE = Path("/mnt/share")
 CHECKOUT = SHARE / "checkout"
-WORK = Path("/tmp/vm-check")
+WORK = Path("/var/tmp/vm-check")
 UNIT = "edge-agent.service"
 PROGRAM = "/opt/edge-agent/current/bin/edge-agent"
 MODELS = "/var/lib/edge-agent/models"
@@ -389,6 +389,7 @@ NOT_OURS = (
     "/dev",
     "/mnt",
     "/tmp",
+    "/var/tmp",
     "/run/systemd",
     "/run/udev",
     "/run/user",
@@ -430,10 +431,11 @@ def attempt(step: Callable[[], None]) -> str:
 
 
 def main() -> int:
-    """Exit code 0 when no step failed."""
-    WORK.mkdir()
+    """Exit code 0 when no step failed. Arguments name the steps; without any, all of them."""
+    WORK.mkdir(exist_ok=True)
     results: list[tuple[str, str, float]] = []
-    for step in STEPS:
+    chosen = [step for step in STEPS if step.__name__ in sys.argv[1:]]
+    for step in chosen or STEPS:
         began_s = time.monotonic()
         result = attempt(step)
         results.append((step.__name__.replace("_", " "), result, time.monotonic() - began_s))
