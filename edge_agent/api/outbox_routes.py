@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from starlette.responses import Response
 
 from edge_agent.api import custody, keeping
+from edge_agent.api.answers import answer
 from edge_agent.api.wire_outbox import MAX_LISTED, AdoptionBody
 from edge_agent.errors import InputError
 from edge_agent.outbox import Store
@@ -15,16 +16,10 @@ from edge_agent.outbox.records import AuditHead, AuditReport
 from edge_agent.outbox.structure import Structure, StructureReport
 
 if TYPE_CHECKING:
-    from pydantic import BaseModel
-
     from edge_agent.agent import Agent
-    from edge_agent.api.routes import Call
+    from edge_agent.api.calls import Call
 
 _TRUTH = {"true": True, "false": False}
-
-
-def _json(body: BaseModel) -> Response:
-    return Response(body.model_dump_json(), media_type="application/json")
 
 
 def _flag(call: Call, name: str) -> bool | None:
@@ -52,12 +47,12 @@ async def list_outbox(call: Call) -> Response:
     limit = _number(call, "limit", 100, MAX_LISTED) or 100
     before = _number(call, "before", None, 10**18)
     parked = _flag(call, "parked")
-    return _json(await keeping.run(call.agent, custody.waiting, limit=limit, before=before, parked=parked))
+    return answer(await keeping.run(call.agent, custody.waiting, limit=limit, before=before, parked=parked))
 
 
 async def show(call: Call) -> Response:
     """One verification with its history."""
-    return _json(await keeping.run(call.agent, custody.entry, _id(call)))
+    return answer(await keeping.run(call.agent, custody.entry, _id(call)))
 
 
 async def verify(call: Call) -> Response:
@@ -66,7 +61,7 @@ async def verify(call: Call) -> Response:
     while found.next_after is not None:  # a part at a time: a customer's capture need not wait for all of it
         found = await keeping.run(call.agent, Store.verify_part, found)
     structure = await asyncio.to_thread(_check_structure, call.agent)
-    return _json(custody.check_body(structure, found, custody.AUTHENTICATED))
+    return answer(custody.check_body(structure, found, custody.AUTHENTICATED))
 
 
 def _check_structure(agent: Agent) -> StructureReport:
@@ -82,7 +77,7 @@ async def verify_audit(call: Call) -> Response:
     walked = await keeping.run(call.agent, Store.walk_audit, None, head)
     while not isinstance(walked, AuditReport):
         walked = await keeping.run(call.agent, Store.walk_audit, walked, head)
-    return _json(custody.audit_body(walked, custody.AUTHENTICATED))
+    return answer(custody.audit_body(walked, custody.AUTHENTICATED))
 
 
 async def retry_all(call: Call) -> Response:
@@ -94,7 +89,7 @@ async def retry_all(call: Call) -> Response:
         call.agent, custody.retry_all, environment, actor=actor, parked=parked, forwarding=forwarding
     )
     keeping.resume(call.agent)
-    return _json(body)
+    return answer(body)
 
 
 async def retry(call: Call) -> Response:
@@ -102,7 +97,7 @@ async def retry(call: Call) -> Response:
     forwarding = call.agent.forwarder_status is not None
     body = await keeping.run(call.agent, custody.retry, _id(call), actor=call.peer.caller, forwarding=forwarding)
     keeping.resume(call.agent)
-    return _json(body)
+    return answer(body)
 
 
 async def export(call: Call) -> Response:
@@ -113,7 +108,7 @@ async def export(call: Call) -> Response:
 
 async def purge(call: Call) -> Response:
     """Destroy one open or parked capture."""
-    return _json(await keeping.run(call.agent, custody.purge, _id(call), actor=call.peer.caller))
+    return answer(await keeping.run(call.agent, custody.purge, _id(call), actor=call.peer.caller))
 
 
 async def purge_all(call: Call) -> Response:
@@ -122,15 +117,15 @@ async def purge_all(call: Call) -> Response:
     if which not in {"parked", "all"}:
         raise InputError("cannot purge: say which", code="invalid_request", hint="?which=parked or ?which=all")
     parked_only = which == "parked"
-    return _json(await keeping.run(call.agent, custody.purge_all, actor=call.peer.caller, parked_only=parked_only))
+    return answer(await keeping.run(call.agent, custody.purge_all, actor=call.peer.caller, parked_only=parked_only))
 
 
 async def rotate_key(call: Call) -> Response:
     """Change to the configured key."""
-    return _json(custody.rotation_body(await keeping.rotate(call.agent, call.peer.caller)))
+    return answer(custody.rotation_body(await keeping.rotate(call.agent, call.peer.caller)))
 
 
 async def adopt(call: Call) -> Response:
     """Accept a state directory that was made on another machine."""
     await keeping.adopt(call.agent, call.peer.caller)
-    return _json(AdoptionBody())
+    return answer(AdoptionBody())

@@ -166,7 +166,7 @@ def test_enrolling_without_the_store_is_refused_before_anything_is_uploaded(
 
 
 def test_retry_after_is_never_too_short(running: Terminal) -> None:
-    from edge_agent.api.routes import problem_of
+    from edge_agent.api.answers import problem_of
     from edge_agent.errors import SessionRefused
 
     answer = problem_of(SessionRefused("cannot start", code="locked_out", retry_after_s=3.4))

@@ -1,0 +1,99 @@
+"""One admitted request, and what handlers read from it."""
+
+from __future__ import annotations
+
+import json
+from typing import NamedTuple, TypeVar
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+from starlette.requests import Request
+
+from edge_agent.agent import Agent
+from edge_agent.api import problems, wire
+from edge_agent.api.peer import Peer
+from edge_agent.errors import InputError
+from edge_agent.settings import Settings
+
+AnyBody = TypeVar("AnyBody", bound=BaseModel)
+
+
+class Call(NamedTuple):
+    """One admitted request."""
+
+    request: Request
+    agent: Agent
+    peer: Peer
+    settings: Settings
+
+
+def refuse(code: str, detail: str, hint: str | None = None) -> InputError:
+    """What to raise for a request that cannot be taken."""
+    return InputError(detail, code=code, hint=hint)
+
+
+async def read_body(request: Request, limit: int) -> bytes:
+    """The request's body. Raises InputError too_large as soon as it is longer than ``limit`` bytes."""
+    chunks = bytearray()
+    async for chunk in request.stream():
+        chunks += chunk
+        if len(chunks) > limit:
+            raise refuse("too_large", f"cannot read the request: its body is larger than {limit} bytes")
+    return bytes(chunks)
+
+
+def parse(body: bytes, kind: type[AnyBody]) -> AnyBody:
+    """``body`` as a ``kind``. Raises InputError: invalid_request, or the code of the field that is wrong."""
+    try:
+        value = json.loads(body)
+    except (ValueError, RecursionError) as exc:
+        raise refuse("invalid_request", "cannot read the request: the body is not JSON") from exc
+    try:
+        return kind.model_validate(value)
+    except ValidationError as exc:
+        raise _invalid(exc) from exc
+
+
+def _invalid(exc: ValidationError) -> InputError:
+    """One error for all wrong fields; a field with a code of its own gives its code to the whole."""
+    errors = exc.errors(include_url=False, include_input=False, include_context=False)
+    named = [e["type"] for e in errors if e["type"] in problems.CATALOGUE]
+    code = "invalid_user_id" if any(e["loc"][:1] == ("user_id",) for e in errors) else "invalid_request"
+    listing = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in errors)
+    return refuse(named[0] if named else code, f"cannot accept the request: {listing}")
+
+
+def user_id_of(call: Call) -> str:
+    """The user of the path. Raises InputError (invalid_user_id, looks_like_card_number)."""
+    try:
+        return TypeAdapter[str](wire.UserId).validate_python(call.request.path_params["user_id"])
+    except ValidationError as exc:
+        raise _invalid_user_id(exc) from exc
+
+
+def _invalid_user_id(exc: ValidationError) -> InputError:
+    error = exc.errors(include_url=False, include_input=False)[0]
+    code = error["type"] if error["type"] in problems.CATALOGUE else "invalid_user_id"
+    return refuse(code, f"cannot accept the user id: {error['msg']}")
+
+
+def idempotency_key(request: Request) -> str:
+    """The header that every start needs. Raises InputError idempotency_key_missing."""
+    key = request.headers.get("idempotency-key", "")
+    if not wire.IDEMPOTENCY_KEY.fullmatch(key):
+        raise refuse(
+            "idempotency_key_missing",
+            "cannot start a verification: the Idempotency-Key header is missing or not 1-255 printable characters",
+        )
+    return key
+
+
+def seconds(request: Request, name: str, limit_s: float) -> float:
+    """A time of the query, in seconds; 0 where it is not given. Raises InputError invalid_request."""
+    text = request.query_params.get(name, "0")
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value <= limit_s:
+        raise refuse("invalid_request", f"cannot use {name}={text!r}: must be 0-{limit_s:g} seconds")
+    return value

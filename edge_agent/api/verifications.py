@@ -1,0 +1,142 @@
+"""Handlers of a terminal's main job: verifications and their events."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import AsyncIterator
+
+from starlette.responses import Response, StreamingResponse
+
+from edge_agent.agent import Agent
+from edge_agent.api import wire
+from edge_agent.api.answers import answer
+from edge_agent.api.calls import Call, idempotency_key, parse, read_body, refuse, seconds
+from edge_agent.events import stream
+from edge_agent.outbox.records import Consent, NewVerification, StateConflict, VerificationRecord
+from edge_agent.texts import hint_text
+from edge_agent.types import WORKING_STATES, GateCode, State
+
+HEARTBEAT_S = 15.0
+EVENT_ID = re.compile(r"[0-9]{1,18}")
+
+
+def verification_body(agent: Agent, record: VerificationRecord, *, replayed: bool = False) -> wire.VerificationBody:
+    """The record as the API shows it."""
+    hint = agent.hint_of(record.id) if record.state is State.SEARCHING else None
+    return wire.VerificationBody(
+        id=record.id,
+        state=record.state,
+        final=record.final,
+        approved=agent.is_approved(record),
+        late=record.late,
+        contradicted=record.contradicted,
+        replayed=replayed,
+        user_id=record.user_id,
+        reference=record.reference,
+        amount=record.amount,
+        currency=record.currency,
+        hint=_hint_body(hint) if record.state is State.SEARCHING else None,
+        reasons=list(record.reasons),
+        error=wire.ErrorBody(code=record.error_code, detail=record.error_detail) if record.error_code else None,
+        similarity=record.verdict.similarity if record.verdict else None,
+        attempts=record.attempts,
+        created_at=record.created_at,
+        captured_at=record.captured_at,
+        verdict_at=record.verdict_at,
+        updated_at=record.updated_at,
+        clock_synchronised=record.clock_synchronised,
+        age_s=round(record.age_s, 3),
+    )
+
+
+def _hint_body(code: GateCode | None) -> wire.HintBody:
+    return wire.HintBody(code=code.value if code else None, text=hint_text(code))
+
+
+async def create(call: Call) -> Response:
+    """Start a verification, or answer with the one this Idempotency-Key started."""
+    wait_s = seconds(call.request, "wait", wire.MAX_WAIT_S)
+    key = idempotency_key(call.request)
+    body = await read_body(call.request, wire.MAX_JSON_BYTES)
+    asked = parse(body, wire.VerificationRequest)
+    session = call.agent.config.session
+    new = NewVerification(
+        user_id=asked.user_id,
+        caller=call.peer.caller,
+        idempotency_key=key,
+        body=canonical(asked),
+        environment=call.agent.environment(),
+        search_timeout_s=asked.search_timeout_s or session.search_timeout_s,
+        verdict_timeout_s=session.verdict_timeout_s,
+        reference=asked.reference,
+        amount=asked.amount,
+        currency=asked.currency,
+        consent=Consent(asked.consent.reference, tuple(asked.consent.scopes)) if asked.consent else None,
+    )
+    record, replayed = await call.agent.begin(new)
+    if wait_s:
+        await call.agent.wait(record.id, wait_s, lambda r: r.state not in WORKING_STATES)
+    record = await call.agent.get(record.id)
+    headers = {"Location": f"/v1/verifications/{record.id}"}
+    return answer(verification_body(call.agent, record, replayed=replayed), 200 if replayed else 201, headers)
+
+
+def canonical(asked: wire.VerificationRequest) -> bytes:
+    """The request's meaning as bytes: two bodies that ask for the same thing are the same request."""
+    return json.dumps(asked.model_dump(mode="json"), sort_keys=True, separators=(",", ":")).encode()
+
+
+async def get_verification(call: Call) -> Response:
+    """One record; ``?wait=`` holds until it is no longer working."""
+    wait_s = seconds(call.request, "wait", wire.MAX_WAIT_S)
+    id_ = call.request.path_params["id"]
+    if wait_s:
+        await call.agent.wait(id_, wait_s, lambda r: r.state not in WORKING_STATES)
+    return answer(verification_body(call.agent, await call.agent.get(id_)))
+
+
+async def list_verifications(call: Call) -> Response:
+    """The newest first, optionally of one state."""
+    text = call.request.query_params.get("state")
+    try:
+        state = State(text) if text is not None else None
+    except ValueError as exc:
+        raise refuse("invalid_request", f"cannot list: there is no state {text!r}") from exc
+    records = await call.agent.list(state=state)
+    return answer(wire.VerificationList(items=[verification_body(call.agent, r) for r in records]))
+
+
+async def cancel(call: Call) -> Response:
+    """Cancel while searching."""
+    try:
+        record = await call.agent.cancel(call.request.path_params["id"])
+    except StateConflict as exc:
+        detail = f"cannot cancel: the verification is {exc.current.state.value}"
+        raise refuse("not_cancellable", detail) from exc
+    return answer(verification_body(call.agent, record))
+
+
+async def verification_events(call: Call) -> Response:
+    """Server-Sent Events of one verification."""
+    record = await call.agent.get(call.request.path_params["id"])
+    return _events(call, record.id)
+
+
+async def all_events(call: Call) -> Response:
+    """Server-Sent Events of everything."""
+    return _events(call, None)
+
+
+def _events(call: Call, verification_id: str | None) -> Response:
+    text = call.request.headers.get("last-event-id")
+    if text is not None and not EVENT_ID.fullmatch(text):
+        raise refuse("invalid_request", "cannot resume: Last-Event-ID is not a number of ours")
+
+    async def body() -> AsyncIterator[bytes]:
+        after = int(text) if text is not None else None
+        with call.agent.bus.subscribe(verification_id, after=after) as reader:
+            async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=call.agent.clock.boottime_s):
+                yield chunk
+
+    return StreamingResponse(body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
