@@ -1,4 +1,4 @@
-"""The daemon's hold on its configuration: read the file again, try a candidate out, go back to the file.
+"""The daemon's hold on its configuration: when the file is read again, a candidate tried out, and gone back to the file.
 
 See trial.py for why a candidate is never written into the file by the daemon (which may not write there) and why
 every end of a trial that nobody confirmed leads back to the file.
@@ -10,40 +10,28 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
 from edge_agent.agent import Agent
-from edge_agent.config import Config, InvalidConfiguration, LogSection, parse, read_text
-from edge_agent.errors import AgentError, ConfigurationError, InputError, SessionRefused, report
+from edge_agent.config import Config, LogSection, parse
+from edge_agent.current import Current, Reload
+from edge_agent.errors import AgentError, InputError, SessionRefused, report
 from edge_agent.outbox.clock import instant
-from edge_agent.outbox.store import Store
-from edge_agent.reload import Part, Plan, plan
+from edge_agent.reload import Plan, plan
 from edge_agent.trial import CONFIRM_GRACE_S, Health, Phase, Source, Trial, digest, save, worse
+from edge_agent.trial_health import ASK_S, examine, health_of
 
 log = logging.getLogger(__name__)
 
 TICK_S = 0.25
 """The health of a candidate is looked at this often."""
-ASK_S = 10.0
-"""How long the service may take to say how it is."""
 START_WITHIN_S = 120.0
 """After a restart the candidate must be up by then."""
 SESSION_S = 60.0
 """A restart waits this long for the session that is being filmed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reload:
-    """The last time that the file was read again."""
-
-    at: datetime
-    problems: tuple[str, ...]
-    """Why the old configuration goes on; empty when the new one was taken."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,9 +56,8 @@ class Settings:
     ) -> None:
         """``source`` None: there is no file. ``exit_for_restart`` None: nobody would start the agent again."""
         self._agent = agent
-        self._source = source
         self._exit = exit_for_restart
-        self._on_log = on_log
+        self.current = Current(agent, source, on_log)
         self._trial = source.trial if source else None
         self._lock = asyncio.Lock()
         self._changed = asyncio.Event()
@@ -80,14 +67,10 @@ class Settings:
         self._deadline_s = 0.0
         self._before = agent.config
         """What ran before the trial, should the file be unusable by then."""
-        self.last: Reload | None = None
-        self.reloads: Counter[str] = Counter(succeeded=0, failed=0)
-        self.restart_needed: tuple[str, ...] = ()
-        """Keys of the file that differ from what runs, and wait for a restart."""
 
     @property
     def file(self) -> Path | None:
-        return self._source.file if self._source else None
+        return self.current.file
 
     @property
     def trial(self) -> Trial | None:
@@ -140,44 +123,7 @@ class Settings:
         async with self._lock:
             if self._trial is not None and self._trial.open:
                 return await self._end_trial("the configuration file was read again")
-            return await self._read_again(strict=True)
-
-    async def _read_again(self, *, strict: bool) -> Reload:
-        try:
-            await self._take(parse(*await asyncio.to_thread(self._file_text)), strict=strict)
-        except AgentError as exc:
-            problems = _problems(exc)
-            log.error("the old configuration goes on: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400
-        else:
-            problems = ()
-        self.reloads["failed" if problems else "succeeded"] += 1
-        self.last = Reload(self._agent.clock.wall(), problems)
-        self._announce("refused" if problems else "reloaded", problems=list(problems))
-        return self.last
-
-    def _file_text(self) -> tuple[str, str]:
-        source = self._need_source()
-        return read_text(source.file), str(source.file)
-
-    def _need_source(self) -> Source:
-        if self._source is None:
-            raise ConfigurationError("cannot read the configuration again: this agent was started without a file")
-        return self._source
-
-    async def _take(self, config: Config, *, strict: bool) -> Plan:
-        found = plan(self._agent.config, config)
-        await self._agent.reconfigure(found.effective, found.parts, strict=strict)
-        if Part.LOG in found.parts:
-            self._on_log(config.log)
-        self.restart_needed = found.restart
-        keys = [change.key for change in found.changes]
-        log.info("configuration taken; changed: %s", ", ".join(keys) or "nothing")
-        if found.restart:
-            log.warning("a restart is needed for: %s", ", ".join(found.restart))
-        if keys:
-            with contextlib.suppress(AgentError):  # the store may be what is being mended
-                await self._agent.keeper.run(Store.note, "configured", keys=keys)
-        return found
+            return await self.current.read_again(strict=True)
 
     # -- a candidate
 
@@ -188,7 +134,7 @@ class Settings:
         ``config_pending``, ``restart_needed``, ``restart_unavailable``, and SessionRefused ``busy``. Then nothing changed.
         """
         async with self._lock:
-            self._need_source()
+            self.current.need_source()
             if self._trial is not None and self._trial.open:
                 raise InputError("cannot apply: another configuration is on trial", code="config_pending")
             await self._agent.wait_started()
@@ -196,7 +142,9 @@ class Settings:
             found = plan(self._agent.config, config)
             self._check_restart(found, terms)
             self._before = self._agent.config
-            trial = self._new_trial(text, terms, found, await self._health_before(found))
+            trial = self._new_trial(
+                text, terms, found, health_of(self._agent, await examine(self._agent, found.changes))
+            )
             self._note(trial)
             self._announce("trial")
             if trial.restart:
@@ -225,13 +173,6 @@ class Settings:
         if self._agent.searching:
             raise SessionRefused("cannot restart: a verification is searching", code="busy")
 
-    async def _health_before(self, found: Plan) -> Health:
-        """What the candidate is measured by: what it may break is looked at first."""
-        changed = {change.key.partition(".")[0] for change in found.changes}
-        if "cypherface" in changed:
-            await self._agent.try_service(ASK_S)
-        return self._health(await self._agent.try_camera() if "camera" in changed else None)
-
     def _new_trial(self, text: str, terms: Terms, found: Plan, before: Health) -> Trial:
         return Trial(
             id=uuid.uuid4().hex,
@@ -248,7 +189,7 @@ class Settings:
 
     async def _begin_live(self, config: Config) -> None:
         try:
-            await self._take(config, strict=True)
+            await self.current.take(config, strict=True)
         except AgentError as exc:  # nothing was taken
             self._end(Phase.ROLLED_BACK, exc.message)
         else:
@@ -279,14 +220,14 @@ class Settings:
         started = await self._within(self._deadline_s, self._agent.wait_started())
         if not started:
             return "the agent did not start in time"
-        camera = await self._examine()
+        camera = await examine(self._agent, self._need_trial().changes)
         trial = self._need_trial()
         self._expect_within(trial.watch_s)
         reason = await self._sample(camera, until=Phase.WATCHING)
         if reason is not None or self._need_trial().phase is not Phase.WATCHING:
             return reason
         await self._agent.try_service(ASK_S)
-        reason = worse(trial.before, self._health(camera), final=True)
+        reason = worse(trial.before, health_of(self._agent, camera), final=True)
         if reason is not None:
             return reason
         self._note(replace(self._need_trial(), phase=Phase.HEALTHY))
@@ -302,7 +243,7 @@ class Settings:
     async def _sample(self, camera: str | None, *, until: Phase) -> str | None:
         """Look at the health while the trial is in phase ``until`` and its deadline has not come."""
         while self._need_trial().phase is until and (self.left_s or 0.0) > 0:
-            reason = worse(self._need_trial().before, self._health(camera), final=False)
+            reason = worse(self._need_trial().before, health_of(self._agent, camera), final=False)
             if reason is not None:
                 return reason
             self._changed.clear()
@@ -318,23 +259,6 @@ class Settings:
         except TimeoutError:
             return False
         return True
-
-    async def _examine(self) -> str | None:
-        """Try what the candidate changed; returns what is wrong with the camera."""
-        changed = {change.key.partition(".")[0] for change in self._need_trial().changes}
-        if "cypherface" in changed:
-            await self._agent.try_service(ASK_S)
-        return await self._agent.try_camera() if "camera" in changed else None
-
-    def _health(self, camera: str | None) -> Health:
-        forwarder = self._agent.forwarder_status
-        return Health(
-            faults={part: error.code for part, error in self._agent.faults.items()},
-            network=forwarder.network if forwarder else "unknown",
-            stopped_code=forwarder.stopped_code if forwarder else None,
-            camera=camera,
-            late=tuple(self._agent.heartbeats.late()),
-        )
 
     # -- its end
 
@@ -369,10 +293,10 @@ class Settings:
     async def _end_trial(self, reason: str) -> Reload:
         """Run what the file says: the candidate, if that is in place by now."""
         trial = self._need_trial()
-        text, usable = await self._look_at_file()
+        text, usable = await self.current.look_at_file()
         if usable and digest(text) == trial.digest:
             self._end(Phase.KEPT, None)
-            return await self._read_again(strict=True)
+            return await self.current.read_again(strict=True)
         if trial.restart and usable:
             await self._quiet()
             self._end(Phase.ROLLED_BACK, reason)
@@ -383,19 +307,10 @@ class Settings:
         finally:  # said when it is so
             self._end(Phase.ROLLED_BACK, reason)
 
-    async def _look_at_file(self) -> tuple[str, bool]:
-        """Its text, and whether a start could use it."""
-        try:
-            text, source = await asyncio.to_thread(self._file_text)
-            parse(text, source)
-        except ConfigurationError:
-            return "", False
-        return text, True
-
     async def _go_back(self) -> Reload:
-        done = await self._read_again(strict=False)
+        done = await self.current.read_again(strict=False)
         if done.problems:  # the file was broken meanwhile
-            await self._take(self._before, strict=False)
+            await self.current.take(self._before, strict=False)
         return done
 
     async def _quiet(self) -> None:
@@ -426,21 +341,12 @@ class Settings:
 
     def _note(self, trial: Trial) -> None:
         """To the disk first: a crash must find it."""
-        save(self._need_source().state_dir, trial)
+        save(self.current.need_source().state_dir, trial)
         self._trial = trial
 
     def _expect_within(self, seconds: float) -> None:
         self._deadline_s = self._agent.clock.boottime_s() + seconds
 
-    def _announce(self, state: str, **more: Any) -> None:
-        trial = self._trial
-        data = {"state": state, "restart_needed": list(self.restart_needed), **more}
-        if trial is not None and state not in {"reloaded", "refused"}:
-            data |= {"trial": trial.id, "keys": [c.key for c in trial.changes], "reason": trial.reason}
-        self._agent.bus.publish("configuration", data, at=self._agent.clock.wall())
-
-
-def _problems(error: AgentError) -> tuple[str, ...]:
-    if isinstance(error, InvalidConfiguration):
-        return tuple(map(str, error.problems))
-    return (error.message,)
+    def _announce(self, state: str) -> None:
+        trial = self._need_trial()
+        self.current.announce(state, trial=trial.id, keys=[c.key for c in trial.changes], reason=trial.reason)

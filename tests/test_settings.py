@@ -395,5 +395,5 @@ def test_signals_that_come_together_read_the_file_at_most_twice(running: Termina
             await asyncio.sleep(0)
 
     running.run(hup())
-    until(lambda: running.settings.reloads["succeeded"] == 2, "it was not read again")
+    until(lambda: running.settings.current.reloads["succeeded"] == 2, "it was not read again")
     assert client.status()["configuration"]["reloads"] == {"succeeded": 2, "failed": 0}

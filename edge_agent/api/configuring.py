@@ -19,7 +19,7 @@ async def reload(call: Call) -> Response:
     if done.problems:
         raise ConfigurationError("cannot take it, the old one goes on: " + "; ".join(done.problems),
                                  code="configuration_refused")  # fmt: skip
-    return answer(wire.ReloadBody(at=done.at, restart_needed=list(call.settings.restart_needed)))
+    return answer(wire.ReloadBody(at=done.at, restart_needed=list(call.settings.current.restart_needed)))
 
 
 async def apply_config(call: Call) -> Response:
@@ -62,13 +62,14 @@ def _trial_body(call: Call, trial: Trial) -> wire.TrialBody:
 
 
 def configuration_json(settings: Settings) -> JsonObject:
-    last, trial = settings.last, settings.trial
+    current, trial = settings.current, settings.trial
+    last = current.last
     return {
         "file": str(settings.file) if settings.file else None,
         "last_reload": {"at": last.at.isoformat(), "ok": not last.problems, "problems": list(last.problems)}
         if last
         else None,
-        "reloads": dict(settings.reloads),
-        "restart_needed": list(settings.restart_needed),
+        "reloads": dict(current.reloads),
+        "restart_needed": list(current.restart_needed),
         "trial": {"phase": trial.phase.value, "reason": trial.reason, "left_s": settings.left_s} if trial else None,
     }

@@ -45,7 +45,9 @@ MAY_IMPORT = {
     "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
     "agent": "config events camera vision outbox cypherface workers screening filming "
     "announcer availability enrolment forwarder health links reload services storekeeper",
-    "settings": "config agent outbox reload trial",
+    "current": "config agent outbox reload trial",
+    "trial_health": "agent reload trial",
+    "settings": "config agent outbox reload trial current trial_health",
     "health": "",
     "supervision": "health",
     "api": "config events texts outbox agent enrolment settings trial",
