@@ -51,7 +51,7 @@ CASES: list[tuple[dict[str, Any], set[Part], tuple[str, ...]]] = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("values", "parts", "restart"), CASES, ids=lambda value: str(value)[:60])
+@pytest.mark.parametrize(("values", "parts", "restart"), CASES, ids=[str(case[0]) for case in CASES])
 def test_a_changed_key_renews_what_reads_it(values: Any, parts: set[Part], restart: tuple[str, ...]) -> None:
     found = plan(config(), config(**values))
     assert set(found.parts) == parts
