@@ -43,8 +43,12 @@ MAY_IMPORT = {
     "services": "config cypherface availability forwarder storekeeper",
     "announcer": "events texts outbox availability",
     "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
-    "agent": "config events camera vision outbox cypherface workers screening filming "
-    "announcer availability enrolment forwarder health links reload services storekeeper",
+    "tasks": "",
+    "parts": "config enrolment forwarder reload screening services storekeeper workers",
+    "verifications": "config announcer camera filming forwarder outbox parts screening storekeeper tasks workers",
+    "condition": "availability outbox storekeeper",
+    "agent": "config events camera vision outbox workers screening "
+    "announcer availability condition forwarder health links parts reload services storekeeper tasks verifications",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
     "settings": "config agent outbox reload trial current trial_health",

@@ -1,0 +1,48 @@
+"""How the agent is: in words for the service manager, in figures for the status."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from edge_agent.availability import ForwarderStatus
+from edge_agent.errors import AgentError
+from edge_agent.outbox.store import Store
+from edge_agent.storekeeper import Storekeeper
+from edge_agent.types import JsonObject
+
+
+def in_words(faults: Mapping[str, AgentError], forwarder: ForwarderStatus | None, *, searching: bool) -> str:
+    """One line for a started agent: what is missing, or what it does."""
+    if faults:
+        return "degraded: " + ", ".join(f"{part} ({error.code})" for part, error in sorted(faults.items()))
+    doing = "verifying" if searching else "ready"
+    return f"{doing}; CypherFace {forwarder.network if forwarder is not None else 'unknown'}"
+
+
+async def storage(keeper: Storekeeper) -> JsonObject:
+    """Whether the outbox is open and has room, and what happened to it since the start. Raises AgentError."""
+    salvaged = keeper.salvaged
+    space = await keeper.run(Store.space)
+    return {
+        "free_bytes": space.free_bytes,
+        "reserve_bytes": space.reserve_bytes,
+        "takes_captures": space.takes_captures,
+        "problem": space.problem,
+        "rotation": (await keeper.run(lambda store: store.rotation)).value,
+        "audit_head": str(await keeper.run(Store.audit_head)),
+        "reopened": keeper.reopened,
+        "salvaged": salvaged and {"kept": salvaged.captures_kept, "lost": list(salvaged.captures_lost)},
+    }
+
+
+async def queue(keeper: Storekeeper) -> JsonObject:
+    """Depth and age of the queue and how many verifications are in which state. Raises AgentError."""
+    stats = await keeper.run(Store.queue)
+    counts = await keeper.run(Store.counts)
+    return {
+        "depth": stats.depth,
+        "parked": stats.parked,
+        "bytes": stats.payload_bytes,
+        "oldest_age_s": stats.oldest_age_s,
+        "states": {state.value: count for state, count in counts.items()},
+    }

@@ -1,0 +1,282 @@
+"""The verifications of one terminal: the one that is being filmed, from the request to its capture, and what follows.
+
+One is filmed at a time. ``starts`` is the lock behind that: whoever holds it knows that none begins and none is
+cancelled meanwhile.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, replace
+
+from edge_agent.announcer import Announcer
+from edge_agent.camera import Camera
+from edge_agent.config import Config
+from edge_agent.errors import AgentError, SessionRefused, report
+from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
+from edge_agent.forwarder import Forwarder
+from edge_agent.outbox.clock import Clock
+from edge_agent.outbox.records import NewVerification, StateConflict, VerificationRecord
+from edge_agent.outbox.store import Store
+from edge_agent.parts import Parts
+from edge_agent.screening import Vision
+from edge_agent.storekeeper import Storekeeper
+from edge_agent.tasks import Tasks
+from edge_agent.types import Assessment, GateCode
+from edge_agent.workers import Worker
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """Where the blocking work is done."""
+
+    camera: Worker
+    inference: Worker
+
+
+@dataclass(slots=True)
+class _Session:
+    """The verification that is being filmed."""
+
+    id: str
+    caller: str
+    camera: Camera
+    config: Config
+    """What it began with, and keeps."""
+    vision: Vision
+    forwarder: Forwarder
+    task: asyncio.Task[None] | None = None
+    hint: GateCode | None = None
+
+
+class Verifications:
+    """Used from the event loop's thread only."""
+
+    def __init__(
+        self,
+        parts: Parts,
+        *,
+        keeper: Storekeeper,
+        open_camera: Callable[[], Awaitable[Camera]],
+        close_camera: Callable[[Camera], Awaitable[None]],
+        rooms: Rooms,
+        tasks: Tasks,
+        announcer: Announcer,
+        clock: Clock,
+    ) -> None:
+        """``open_camera`` may raise CameraError; ``close_camera`` never raises."""
+        self._parts = parts
+        self._keeper = keeper
+        self._open_camera, self._close_camera = open_camera, close_camera
+        self._rooms = rooms
+        self._tasks = tasks
+        self._announcer = announcer
+        self._clock = clock
+        self._began_s = clock.monotonic_s()
+        self._session: _Session | None = None
+        self.starts = asyncio.Lock()
+        """Held while one begins or is cancelled."""
+        self.stopping = False
+        """None begins any more."""
+        self.frames: Counter[str] = Counter()
+        """Screened ones: accepted, refused."""
+        self.first_frame_after_s: float | None = None
+        """Seconds from the start to the first screened frame, once there was one."""
+
+    @property
+    def searching(self) -> bool:
+        return self._session is not None
+
+    def refuse_if_stopping(self, what: str) -> None:
+        """Raises SessionRefused."""
+        if self.stopping:
+            raise SessionRefused(f"cannot {what}: the agent is stopping", code="stopping")
+
+    # -- begin ----------------------------------------------------------------------------------------------------
+
+    async def begin(self, new: NewVerification) -> tuple[VerificationRecord, bool]:
+        """Start a verification, or give the one that this idempotency key already started (``True``).
+
+        Raises SessionRefused (busy, locked_out, offline, stopping), CameraError, ModelError, StorageError and
+        InputError (idempotency_*); then nothing was stored and the key is unused.
+        """
+        async with self.starts:
+            self.refuse_if_stopping("start a verification")
+            known = await self._keeper.run(Store.find_replay, new)
+            if known is not None:
+                return known, True
+            vision, forwarder = await self._refuse_if_not_possible(new)
+            new = replace(new, environment=forwarder.environment)  # a reload may have come since the request
+            camera = await self._open_camera()
+            try:
+                record, replayed = await self._keeper.run(Store.create, new)
+            except BaseException:
+                await self._close_camera(camera)
+                raise
+            session = _Session(record.id, new.caller, camera, self._parts.config, vision, forwarder)
+            self._session = session
+            forwarder.hold()
+            session.task = self._tasks.spawn(self._film(session, record), f"film {record.id}")
+            return record, replayed
+
+    async def _refuse_if_not_possible(self, new: NewVerification) -> tuple[Vision, Forwarder]:
+        if self._session is not None:
+            own = self._session.caller == new.caller
+            active = f" ({self._session.id})" if own else ""
+            raise SessionRefused(f"cannot start: another verification is searching{active}", code="busy")
+        lockout = await self._keeper.run(Store.locked_until, new.user_id)
+        if lockout is not None:
+            raise SessionRefused(
+                f"cannot start: too many failed verifications ({lockout.scope})",
+                code="locked_out",
+                retry_after_s=lockout.retry_after_s,
+            )
+        forwarder = self._parts.forwarder
+        if forwarder is None:
+            raise self._parts.fault("cypherface")
+        if self._parts.config.offline.policy == "deny" and forwarder.status.network in {"offline", "stopped"}:
+            raise SessionRefused(
+                "cannot start: CypherFace cannot be reached and offline.policy is deny", code="offline"
+            )
+        return await self._parts.need_vision(), forwarder
+
+    # -- film -----------------------------------------------------------------------------------------------------
+
+    async def _film(self, session: _Session, record: VerificationRecord) -> None:
+        try:
+            outcome = await self._filming(session, record).run()
+        except asyncio.CancelledError:
+            raise
+        except Exception as exc:  # the top of a task: the session must end in the store too
+            report(log, exc, f"filming {session.id} ended unexpectedly")
+            outcome = Lost(AgentError.code, type(exc).__name__)
+        finally:
+            await self._close_camera(session.camera)
+        await self._conclude(session, record, outcome)
+
+    def _filming(self, session: _Session, record: VerificationRecord) -> Filming:
+        def hint(code: GateCode | None) -> None:
+            session.hint = code
+            self._announcer.hint(session.id, code)
+
+        def camera_state(state: str, detail: str) -> None:
+            self._announcer.camera(session.id, state, detail)
+
+        return Filming(
+            session.camera,
+            session.vision,
+            camera_worker=self._rooms.camera,
+            inference_worker=self._rooms.inference,
+            session=session.config.session,
+            gate=session.config.gate,
+            capture=session.config.capture,
+            search_timeout_s=record.search_timeout_s,
+            listeners=Listeners(hint=hint, camera=camera_state, frame=self._count_frame),
+            clock=self._clock.monotonic_s,
+        )
+
+    def _count_frame(self, assessment: Assessment) -> None:
+        if self.first_frame_after_s is None:
+            self.first_frame_after_s = self._clock.monotonic_s() - self._began_s
+        self.frames["accepted" if assessment.accepted else "refused"] += 1
+
+    # -- conclude -------------------------------------------------------------------------------------------------
+
+    async def _conclude(self, session: _Session, record: VerificationRecord, outcome: Outcome) -> None:
+        """Commit what filming found. A cancellation that came first wins (compare-and-set in the store)."""
+        try:
+            await self._commit(record, outcome)
+        except StateConflict as exc:
+            log.info("the outcome of %s is not used: %s", record.id, exc.message)
+            return
+        except Exception as exc:  # whatever it is, nobody may wait for this session any longer
+            report(log, exc, f"cannot store the outcome of {record.id}")
+            code, detail = (
+                (exc.code, exc.message) if isinstance(exc, AgentError) else (AgentError.code, type(exc).__name__)
+            )
+            with contextlib.suppress(AgentError):
+                await self._keeper.run(Store.fail, record.id, code, detail)
+            return
+        finally:
+            self._ended(session)
+        if isinstance(outcome, Captured):
+            session.forwarder.hold()
+            self._tasks.spawn(self._hand_over(record, session.forwarder), f"hand over {record.id}")
+
+    async def _commit(self, record: VerificationRecord, outcome: Outcome) -> None:
+        match outcome:
+            case Captured(best=best, jpeg=jpeg):
+                live = min(s.score or 0.0 for s in best.liveness)
+                await self._keeper.run(
+                    Store.commit_capture,
+                    record.id,
+                    jpeg,
+                    quality_score=best.assessment.quality_score,
+                    liveness_score=live,
+                    facts={"liveness": {s.model: s.score for s in best.liveness}, "votes": best.votes},
+                )
+            case Rejected(reasons=reasons):
+                await self._keeper.run(Store.reject, record.id, [reason.value for reason in reasons])
+            case Lost(code=code, detail=detail):
+                await self._keeper.run(Store.fail, record.id, code, detail)
+
+    def _ended(self, session: _Session) -> None:
+        if self._session is session:
+            self._session = None
+            session.forwarder.let_go()
+
+    async def _hand_over(self, record: VerificationRecord, forwarder: Forwarder) -> None:
+        """Forward the live capture at once; when no verdict came in time it is pending."""
+        try:
+            await forwarder.submit(record.id)
+        except Exception as exc:  # whatever it is, the deadline below must come
+            report(log, exc, f"cannot hand {record.id} over: it waits in the queue")
+            forwarder.wake()
+        finally:
+            forwarder.let_go()
+        await asyncio.sleep(record.verdict_timeout_s)
+        await self._keeper.run(Store.pend, record.id)
+
+    # -- end before its time --------------------------------------------------------------------------------------
+
+    async def cancel(self, verification_id: str) -> VerificationRecord:
+        """Cancel while searching. Raises StateConflict after the capture.
+
+        A start waits until this is over, and this until a start is: whoever learns of the cancellation can start anew.
+        """
+        async with self.starts:
+            record = await self._keeper.run(Store.cancel, verification_id)
+            session = self._session
+            if session is not None and session.id == verification_id:
+                await self._stop_filming(session)
+            return record
+
+    async def interrupt(self, code: str, detail: str) -> None:
+        """End the one that is being filmed as failed, with this code."""
+        async with self.starts:  # a request that is just starting ends here first
+            session = self._session
+        if session is None:
+            return
+        await self._stop_filming(session)
+        with contextlib.suppress(AgentError):
+            await self._keeper.run(Store.fail, session.id, code, detail)
+
+    async def _stop_filming(self, session: _Session) -> None:
+        if session.task is not None:
+            session.task.cancel()
+            await asyncio.gather(session.task, return_exceptions=True)
+        await self._close_camera(session.camera)
+        self._ended(session)
+
+    # -- look -----------------------------------------------------------------------------------------------------
+
+    def hint_of(self, verification_id: str) -> GateCode | None:
+        """The hint that the customer is shown now, while searching."""
+        session = self._session
+        return session.hint if session is not None and session.id == verification_id else None
