@@ -4,14 +4,14 @@ It starts and serves even when the store, the models, the camera or the network 
 it cannot do with the code that says why. Everything here runs in the event loop; blocking work is in named workers.
 
 What it is made of: ``verifications`` (the one that is filmed), ``parts`` (what a configuration is made into),
-``storekeeper`` (the outbox), ``services`` (the way to CypherFace), ``tasks`` (every loop and task).
+``storekeeper`` (the outbox), ``camerakeeper`` (the camera and its recovery), ``services`` (the way to CypherFace),
+``tasks`` (every loop and task).
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -19,9 +19,10 @@ from datetime import UTC, datetime
 from edge_agent import condition
 from edge_agent.announcer import Announcer
 from edge_agent.availability import ForwarderStatus
-from edge_agent.camera import Camera, open_camera
+from edge_agent.camera import Camera, CameraStatus
+from edge_agent.camerakeeper import Camerakeeper, Ending
 from edge_agent.config import Config, ModelsSection
-from edge_agent.errors import AgentError, report
+from edge_agent.errors import AgentError
 from edge_agent.events import EventBus
 from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
@@ -40,12 +41,12 @@ from edge_agent.types import GateCode, JsonObject, State
 from edge_agent.verifications import Rooms, Verifications
 from edge_agent.workers import Worker
 
-log = logging.getLogger(__name__)
-
 FORWARDER_TURN_S = 120.0
 """The forwarder looks at the queue every 30 s; a store that lets it wait longer than this hangs."""
 OUTBOX_TURN_S = 1800.0
 """One turn of the keeper may be a salvage: a gigabyte read from a slow card."""
+CAMERA_TURN_S = 60.0
+"""It turns every 5-10 s, also while the camera hangs: only a loop of ours that hangs itself is late."""
 
 
 class Agent:
@@ -58,14 +59,15 @@ class Agent:
         clock: Clock | None = None,
         camera_factory: Callable[[], Camera] | None = None,
         vision_factory: VisionFactory | None = None,
+        start_anew: Callable[[], None] | None = None,
     ) -> None:
+        """``camera_factory`` gives a closed camera. ``start_anew`` ends the daemon, None: nobody would start it again."""
         self.bus = EventBus()
         self.clock: Clock = clock or SystemClock()
         self.started_at = datetime.now(UTC)
         self.heartbeats = Heartbeats()
         self._tasks = Tasks()
         self._announcer = Announcer(self.bus, self.clock, config.session.result_valid_s)
-        self._camera_factory = camera_factory or (lambda: open_camera(self.config.camera))
         self.keeper = Storekeeper(
             self._open_store,
             lambda: salvage_outbox(self.config, clock=self.clock),
@@ -87,16 +89,27 @@ class Agent:
             inference_worker=self._rooms.inference,
             vision_factory=vision_factory or _open_pipeline,
         )
+        self.camera = Camerakeeper(
+            config.camera,
+            worker=self._rooms.camera,
+            clock=self.clock,
+            state_dir=config.state_dir,
+            spawn=self._tasks.spawn,
+            make=camera_factory,
+            on_change=self._camera_changed,
+            beat=self.heartbeats.expect("camera", within_s=CAMERA_TURN_S),
+        )
         self._verifications = Verifications(
             self._parts,
             keeper=self.keeper,
-            open_camera=self._open_camera,
-            close_camera=self._close_camera,
+            camera=self.camera,
             rooms=self._rooms,
             tasks=self._tasks,
             announcer=self._announcer,
             clock=self.clock,
         )
+        if start_anew is not None:
+            self.camera.ending = Ending(self._verifications.end_if_idle, self._verifications.go_on, start_anew)
         self._ready = asyncio.Event()
 
     @property
@@ -113,6 +126,7 @@ class Agent:
         self._events = asyncio.get_running_loop()
         await self.keeper.bring_up()
         self._tasks.loop("outbox", self.keeper.watch)
+        self._tasks.loop("camera", self.camera.watch)
         await self._parts.begin_forwarding(service)
         self._links.start()
         await models
@@ -135,8 +149,8 @@ class Agent:
         """Second half, once no request is under way: the HTTP client, the store, then the workers."""
         await self._services.aclose()
         await self.keeper.close()
-        for worker in (self._rooms.camera, self._rooms.inference):
-            worker.close()
+        self._rooms.camera.close(abandon=self.camera.hangs)
+        self._rooms.inference.close()
 
     def _open_store(self, *, adopt: bool) -> Store:
         def changed(record: VerificationRecord) -> None:
@@ -151,6 +165,9 @@ class Agent:
             if self.forwarder is not None:
                 self.forwarder.wake()
 
+    def _camera_changed(self, status: CameraStatus) -> None:
+        self._events.call_soon_threadsafe(self._announcer.camera_status, status)
+
     @property
     def forwarder(self) -> Forwarder | None:
         """The one of the present configuration; None when its client could not be made."""
@@ -160,27 +177,15 @@ class Agent:
         if self.forwarder is not None:
             self.forwarder.network_came_up()
 
-    # -- the camera -----------------------------------------------------------------------------------------------
-
-    async def _open_camera(self) -> Camera:
-        return await self._rooms.camera.run(self._camera_factory)
-
-    async def _close_camera(self, camera: Camera) -> None:
-        try:
-            await self._rooms.camera.run(camera.close)
-        except Exception as exc:  # a driver's whim must not leave the terminal busy for ever
-            report(log, exc, "cannot close the camera")
-
     async def try_camera(self) -> str | None:
         """Open the camera and close it again, without a picture. Why it cannot be had, or None; untried in a session."""
         async with self._verifications.starts:
             if self.searching:
                 return None
             try:
-                camera = await self._rooms.camera.run(self._camera_factory)
+                await self.camera.examine()
             except AgentError as exc:
                 return exc.message
-            await self._rooms.camera.run(camera.close)
             return None
 
     # -- verifications --------------------------------------------------------------------------------------------
@@ -258,6 +263,8 @@ class Agent:
         async with self._verifications.starts:
             self._verifications.refuse_if_stopping("take a configuration")
             self._parts.change_to(config, fresh, parts)
+            if Part.CAMERA in parts:
+                self.camera.renew(config.camera)
             if Part.VALIDITY in parts:
                 self._announcer.set_result_valid_s(config.session.result_valid_s)
         await self._set_limits()
@@ -281,9 +288,9 @@ class Agent:
 
     @property
     def faults(self) -> dict[str, AgentError]:
-        """What is missing, by part (store, models, cypherface); empty when all is well."""
-        store = self.keeper.fault
-        return {**({"store": store} if store is not None else {}), **self._parts.faults}
+        """What is missing, by part (store, camera, models, cypherface); empty when all is well."""
+        kept = {"store": self.keeper.fault, "camera": self.camera.fault}
+        return {**{part: fault for part, fault in kept.items() if fault is not None}, **self._parts.faults}
 
     @property
     def started(self) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 from edge_agent.availability import ForwarderStatus
+from edge_agent.camera import CameraStatus
 from edge_agent.errors import AgentError
 from edge_agent.events import EventBus
 from edge_agent.outbox.clock import Clock, instant
@@ -44,8 +45,22 @@ class Announcer:
         self._publish("hint", {"code": code.value if code else None, "text": hint_text(code)}, verification_id)
 
     def camera(self, verification_id: str, state: str, detail: str) -> None:
-        """``lost`` or ``ok``."""
+        """What this verification sees of it: ``lost`` or ``ok``."""
         self._publish("camera", {"state": state, "detail": detail}, verification_id)
+
+    def camera_status(self, status: CameraStatus) -> None:
+        """The terminal's camera, also between verifications: lost, or a step of its recovery, or back."""
+        self._publish(
+            "camera",
+            {
+                "state": status.state,
+                "step": status.step.value,
+                "failures": status.failures,
+                "code": status.code,
+                "detail": status.detail,
+                "hint": status.hint,
+            },
+        )
 
     def network(self, status: ForwarderStatus) -> None:
         """The service can be used, or not, or forwarding stopped."""

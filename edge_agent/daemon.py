@@ -32,6 +32,8 @@ STOP_S = 10.0
 """Requests under way at SIGTERM get this long to be answered."""
 PROBE_S = 2.0
 """How long a socket that is there already may take to show that somebody listens."""
+CAMERA_EXIT = 3
+"""The daemon ended so that a new process gets the camera: the device lacks something, as for any other command."""
 MAX_HEADER_BYTES = 16 * 1024
 MAX_CONNECTIONS = 256
 
@@ -135,20 +137,30 @@ async def serve(
     config: Config,
     source: Source | None = None,
     vision_factory: Callable[[ModelsSection], Vision] | None = None,
-) -> None:
+) -> int:
     """Run until SIGTERM or SIGINT; SIGHUP reads the configuration again. Raises EnvironmentFault without a socket.
+
+    Returns the exit code: 0, or CAMERA_EXIT.
 
     ``source``: where ``config`` is from. ``vision_factory``: see Agent; None opens the configured models.
     """
     stop = asyncio.Event()
-    agent = Agent(config, vision_factory=vision_factory)
+    exit_code = 0
+
+    def start_anew() -> None:
+        nonlocal exit_code
+        exit_code = CAMERA_EXIT
+        stop.set()
+
     managed = "INVOCATION_ID" in os.environ  # systemd starts us again
+    agent = Agent(config, vision_factory=vision_factory, start_anew=start_anew if managed else None)
     settings = Settings(agent, source, exit_for_restart=stop.set if managed else None, on_log=setup_logging)
     loop = asyncio.get_running_loop()
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     loop.add_signal_handler(signal.SIGHUP, settings.reload_soon)
     await serve_until(stop, agent, settings)
+    return exit_code
 
 
 async def serve_until(stop: asyncio.Event, agent: Agent, settings: Settings | None = None) -> None:

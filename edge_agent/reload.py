@@ -21,6 +21,8 @@ class Part(StrEnum):
     """Nothing: each session reads it when it begins."""
     VALIDITY = "validity"
     """How long a verdict approves."""
+    CAMERA = "camera"
+    """The camera and its recovery; the session that is being filmed keeps the old one."""
     MODELS = "models"
     SERVICE = "service"
     """The CypherFace client and the forwarder."""
@@ -35,7 +37,7 @@ RULES: dict[str, Part] = {
     "terminal_id": Part.RESTART,  # one process speaks under one name
     "state_dir": Part.RESTART,
     "api": Part.RESTART,
-    "camera": Part.SESSION,
+    "camera": Part.CAMERA,
     "models": Part.MODELS,
     "gate": Part.SESSION,
     "session": Part.SESSION,

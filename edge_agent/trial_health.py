@@ -22,7 +22,8 @@ def health_of(agent: Agent, camera: str | None) -> Health:
     """At this moment; ``camera``: what ``examine`` said."""
     forwarder = agent.forwarder_status
     return Health(
-        faults={part: error.code for part, error in agent.faults.items()},
+        # the camera is judged where its section changed: a cable that is pulled meanwhile is nobody's mistake
+        faults={part: error.code for part, error in agent.faults.items() if part != "camera"},
         network=forwarder.network if forwarder else "unknown",
         stopped_code=forwarder.stopped_code if forwarder else None,
         camera=camera,

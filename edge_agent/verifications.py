@@ -10,11 +10,11 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 
 from edge_agent.announcer import Announcer
 from edge_agent.camera import Camera
+from edge_agent.camerakeeper import Camerakeeper
 from edge_agent.config import Config
 from edge_agent.errors import AgentError, SessionRefused, report
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
@@ -30,6 +30,9 @@ from edge_agent.types import Assessment, GateCode
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
+
+OVERTIME_S = 60.0
+"""A session that lasts so much longer than its search hangs: in the camera's driver, most likely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,17 +66,15 @@ class Verifications:
         parts: Parts,
         *,
         keeper: Storekeeper,
-        open_camera: Callable[[], Awaitable[Camera]],
-        close_camera: Callable[[Camera], Awaitable[None]],
+        camera: Camerakeeper,
         rooms: Rooms,
         tasks: Tasks,
         announcer: Announcer,
         clock: Clock,
     ) -> None:
-        """``open_camera`` may raise CameraError; ``close_camera`` never raises."""
         self._parts = parts
         self._keeper = keeper
-        self._open_camera, self._close_camera = open_camera, close_camera
+        self._camera = camera
         self._rooms = rooms
         self._tasks = tasks
         self._announcer = announcer
@@ -84,6 +85,8 @@ class Verifications:
         """Held while one begins or is cancelled."""
         self.stopping = False
         """None begins any more."""
+        self._ending = False
+        self._handing_over = 0
         self.frames: Counter[str] = Counter()
         """Screened ones: accepted, refused."""
         self.first_frame_after_s: float | None = None
@@ -95,8 +98,17 @@ class Verifications:
 
     def refuse_if_stopping(self, what: str) -> None:
         """Raises SessionRefused."""
-        if self.stopping:
+        if self.stopping or self._ending:
             raise SessionRefused(f"cannot {what}: the agent is stopping", code="stopping")
+
+    def end_if_idle(self) -> bool:
+        """From now on none begins, if nobody is filmed and nobody waits for a verdict. ``go_on`` takes it back."""
+        self._ending = not (self.starts.locked() or self.searching or self._handing_over)
+        return self._ending
+
+    def go_on(self) -> None:
+        """The end did not come."""
+        self._ending = False
 
     # -- begin ----------------------------------------------------------------------------------------------------
 
@@ -113,11 +125,11 @@ class Verifications:
                 return known, True
             vision, forwarder = await self._refuse_if_not_possible(new)
             new = replace(new, environment=forwarder.environment)  # a reload may have come since the request
-            camera = await self._open_camera()
+            camera = await self._camera.open()
             try:
                 record, replayed = await self._keeper.run(Store.create, new)
             except BaseException:
-                await self._close_camera(camera)
+                await self._camera.release(camera)
                 raise
             session = _Session(record.id, new.caller, camera, self._parts.config, vision, forwarder)
             self._session = session
@@ -150,14 +162,18 @@ class Verifications:
 
     async def _film(self, session: _Session, record: VerificationRecord) -> None:
         try:
-            outcome = await self._filming(session, record).run()
+            async with asyncio.timeout(record.search_timeout_s + OVERTIME_S):
+                outcome = await self._filming(session, record).run()
         except asyncio.CancelledError:
             raise
+        except TimeoutError:
+            code = "camera_unavailable" if self._rooms.camera.busy_s else AgentError.code
+            outcome = Lost(code, "filming did not end in time")
         except Exception as exc:  # the top of a task: the session must end in the store too
             report(log, exc, f"filming {session.id} ended unexpectedly")
             outcome = Lost(AgentError.code, type(exc).__name__)
         finally:
-            await self._close_camera(session.camera)
+            await self._camera.release(session.camera)
         await self._conclude(session, record, outcome)
 
     def _filming(self, session: _Session, record: VerificationRecord) -> Filming:
@@ -233,15 +249,22 @@ class Verifications:
 
     async def _hand_over(self, record: VerificationRecord, forwarder: Forwarder) -> None:
         """Forward the live capture at once; when no verdict came in time it is pending."""
+        self._handing_over += 1
+        try:
+            await self._submit(record, forwarder)
+            await asyncio.sleep(record.verdict_timeout_s)
+        finally:
+            self._handing_over -= 1
+        await self._keeper.run(Store.pend, record.id)
+
+    async def _submit(self, record: VerificationRecord, forwarder: Forwarder) -> None:
         try:
             await forwarder.submit(record.id)
-        except Exception as exc:  # whatever it is, the deadline below must come
+        except Exception as exc:  # whatever it is, the deadline must come
             report(log, exc, f"cannot hand {record.id} over: it waits in the queue")
             forwarder.wake()
         finally:
             forwarder.let_go()
-        await asyncio.sleep(record.verdict_timeout_s)
-        await self._keeper.run(Store.pend, record.id)
 
     # -- end before its time --------------------------------------------------------------------------------------
 
@@ -271,7 +294,7 @@ class Verifications:
         if session.task is not None:
             session.task.cancel()
             await asyncio.gather(session.task, return_exceptions=True)
-        await self._close_camera(session.camera)
+        await self._camera.release(session.camera)
         self._ended(session)
 
     # -- look -----------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ when its caller is cancelled (an acknowledged commit must not be lost to a clien
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
@@ -18,15 +19,33 @@ T = TypeVar("T")
 class Worker:
     """One thread; calls run in the order they came."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(self, name: str, clock: Callable[[], float] = time.monotonic) -> None:
         self._executor = ThreadPoolExecutor(max_workers=1, thread_name_prefix=name)
+        self._clock = clock
+        self._began_s: float | None = None
+
+    @property
+    def busy_s(self) -> float:
+        """For how long the present call has been running; 0 where there is none."""
+        began_s = self._began_s
+        return self._clock() - began_s if began_s is not None else 0.0
 
     async def run(self, call: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
         """Run ``call`` in the thread and give its result. Cancelling the caller does not undo the call."""
         loop = asyncio.get_running_loop()
-        future = loop.run_in_executor(self._executor, lambda: call(*args, **kwargs))
-        return await asyncio.shield(future)
 
-    def close(self) -> None:
-        """Finish what was handed over, then end the thread."""
-        self._executor.shutdown(wait=True)
+        def timed() -> T:
+            self._began_s = self._clock()
+            try:
+                return call(*args, **kwargs)
+            finally:
+                self._began_s = None
+
+        return await asyncio.shield(loop.run_in_executor(self._executor, timed))
+
+    def close(self, *, abandon: bool = False) -> None:
+        """Finish what was handed over, then end the thread. ``abandon``: leave a call that hangs, and what waits for it.
+
+        An abandoned thread keeps the interpreter from ending in order: see os._exit.
+        """
+        self._executor.shutdown(wait=not abandon, cancel_futures=abandon)

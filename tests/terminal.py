@@ -122,7 +122,7 @@ class Terminal:
     async def _run(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.agent = Agent(self._config, camera_factory=self._open_camera, vision_factory=self._open_vision)
+        self.agent = Agent(self._config, camera_factory=self._make_camera, vision_factory=self._open_vision)
         self.settings = Settings(
             self.agent, Source(self.file, self._config.state_dir), exit_for_restart=self._note_restart
         )
@@ -142,10 +142,9 @@ class Terminal:
             values[section] = {**values[section], **change} if isinstance(change, dict) else change
         return yaml.safe_dump(values)
 
-    def _open_camera(self) -> Camera:
+    def _make_camera(self) -> Camera:
         if self.camera_devices is not None and self.agent.config.camera.device not in self.camera_devices:
             raise CameraError(f"cannot open {self.agent.config.camera.device}: no such device")
-        self.camera.open()
         return self.camera
 
     def _open_vision(self, models: ModelsSection) -> Eyes:

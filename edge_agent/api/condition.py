@@ -46,6 +46,7 @@ async def status(call: Call) -> Response:
         "pack": agent.config.models.pack,
         "frames": dict(agent.frames),
         "first_frame_after_s": agent.first_frame_after_s,
+        "camera": agent.camera.describe(),
         "network": {
             "state": forwarder.network if forwarder else "unknown",
             "stopped_code": forwarder.stopped_code if forwarder else None,

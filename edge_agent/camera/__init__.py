@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.camera.ladder import ALL_STEPS, ExitRecord, Ladder, Step
 from edge_agent.camera.port import Camera, Clock, Sleep
-from edge_agent.camera.recovery import CameraRecovery, CameraStatus
+from edge_agent.camera.recovery import BootClock, CameraRecovery, CameraStatus, boottime_s
 from edge_agent.config import CameraSection
 from edge_agent.errors import CameraError
 
@@ -37,14 +37,16 @@ def camera_recovery(
     boot_id: str,
     last_exit: ExitRecord | None = None,
     on_change: Callable[[CameraStatus], None] = lambda _status: None,
+    make: Callable[[], Camera] | None = None,
+    clock: BootClock = boottime_s,
 ) -> CameraRecovery:
     """The camera for a daemon's life, with its recovery ladder. ``last_exit``: what was stored the last time, if any.
 
-    A new daemon does not help a replay, so its ladder has no exit.
+    ``make``: another way to a closed camera. A new daemon does not help a replay, so its ladder has no exit.
     """
     steps = (Step.REOPEN,) if settings.source in {"replay", "none"} else ALL_STEPS
     ladder = Ladder(boot_id=boot_id, last_exit=last_exit, steps=steps)
-    return CameraRecovery(lambda: make_camera(settings), ladder, on_change=on_change)
+    return CameraRecovery(make or (lambda: make_camera(settings)), ladder, on_change=on_change, clock=clock)
 
 
 def make_camera(

@@ -8,7 +8,8 @@ in front of the terminal.
 
 A source that stays silent (camera_stalled) for ``SILENT_S`` counts as failed, and its reader gets camera_unavailable.
 
-All but ``status``, ``steps_taken`` and ``exit_advised`` belongs to the camera's thread; ``on_change`` is called in it.
+All but ``status``, ``steps_taken`` and the methods about hanging and the exit belongs to the camera's thread;
+``on_change`` is called in it. Those are for the agent's loop, because a thread that hangs in a driver answers no more.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from edge_agent.camera.ladder import Advice, ExitRecord, Ladder, Step
 from edge_agent.camera.port import Camera, not_open
@@ -80,12 +81,32 @@ class CameraRecovery:
         """Between sessions: try a lost camera when its step is due, and close it again. Never raises CameraError."""
         if self.status.state == "lost" and self._clock() >= self._ladder.advice(self._clock()).not_before_s:
             try:
-                self.bring_up(patient=True)
-                self.note_success()
+                self._look(patient=True)
             except CameraError as exc:
                 log.debug("the camera is still lost: %s", exc.message)
-            self.put_away()
         return self.status
+
+    def examine(self) -> None:
+        """Between sessions: open the camera now, whatever is known of it, and close it again. Raises CameraError."""
+        self._look(patient=False)
+
+    def _look(self, *, patient: bool) -> None:
+        """Every source opens with its first picture, so one that opens is well."""
+        try:
+            self.bring_up(patient=patient)
+            self.note_success()
+        finally:
+            self.put_away()
+
+    def hanging(self, for_s: float) -> None:
+        """A call of ours has not returned for so long: a failure, told by the agent's loop while the thread hangs."""
+        self.note_failure(
+            CameraError(
+                f"cannot use the camera: a call into its driver has not returned for {for_s:.0f} s",
+                hint="only a new process helps; under systemd the agent starts itself again",
+                retryable=True,
+            )
+        )
 
     def exit_advised(self, *, in_session: bool) -> bool:
         """True when only a new process is left to try; then store ``exit_record`` and end the daemon."""
@@ -144,6 +165,7 @@ class CameraRecovery:
         if self.status.state != "ok":
             description = self._source.description if self._source is not None else ""
             self._change(CameraStatus("ok", self.status.step, self._ladder.failures, None, description, None))
+        self._refresh()
 
     def note_failure(self, error: CameraError) -> None:
         now_s = self._clock()
@@ -156,6 +178,12 @@ class CameraRecovery:
         if self._source is not None:
             self._source.close()
         self._ladder.rested()
+        self._refresh()
+
+    def _refresh(self) -> None:
+        """That a camera has settled is no news for anybody; it only shows."""
+        if self.status.state == "ok" and self.status.failures != self._ladder.failures:
+            self.status = replace(self.status, failures=self._ladder.failures)
 
     def _change(self, status: CameraStatus) -> None:
         self.status = status

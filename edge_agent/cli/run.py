@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import logging
+import os
 from pathlib import Path
 
 import click
@@ -24,15 +25,18 @@ def run(config_path: Path) -> None:
     """
     config, source = begin(config_path)
     try:
-        _serve(config, source)
+        exit_code = _serve(config, source)
     except AgentError as exc:
         if source.trial is None or not source.trial.open:
             raise
         source.give_up(exc.message)  # the file's configuration ran before, and will again
-        _serve(*begin(config_path))
+        exit_code = _serve(*begin(config_path))
+    if exit_code:
+        logging.shutdown()
+        os._exit(exit_code)  # sys.exit would wait for the thread that hangs in the camera's driver
 
 
-def _serve(config: Config, source: Source) -> None:
+def _serve(config: Config, source: Source) -> int:
     from edge_agent.vision.opening import open_ahead
 
     # Models load outside the interpreter's lock: they are nearly there when the rest has been imported.
@@ -44,4 +48,4 @@ def _serve(config: Config, source: Source) -> None:
     setup_logging(config.log)
     if source.trial is not None and source.trial.open:
         logging.getLogger(__name__).warning("this configuration is on trial: without a confirmation it is forgotten")
-    asyncio.run(serve(config, source, vision_factory))
+    return asyncio.run(serve(config, source, vision_factory))

@@ -115,7 +115,7 @@ def status(as_json: bool, socket: Path | None, config_path: Path) -> None:
 
 def _print_status(body: dict[str, object]) -> None:
     click.echo(f"edge-agent {body['version']} on {body['terminal_id']}: {'ready' if body['ready'] else 'degraded'}")
-    for name in ("searching", "pack", "uptime_s", "frames", "network", "queue"):
+    for name in ("searching", "pack", "uptime_s", "frames", "camera", "network", "queue"):
         click.echo(f"  {name}: {json.dumps(body[name])}")
     _print_configuration(body["configuration"])
     faults = body["faults"]

@@ -325,7 +325,7 @@ def test_a_server_that_fails_still_closes_the_store(tmp_path: Path, sandbox: San
     t = Terminal(tmp_path, sandbox.base_url, sandbox.credentials)
 
     async def scenario(failing: Callable[..., Any]) -> None:
-        agent = Agent(t._config, camera_factory=t._open_camera, vision_factory=t._open_vision)
+        agent = Agent(t._config, camera_factory=t._make_camera, vision_factory=t._open_vision)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("edge_agent.daemon._Server.serve", failing)
             with pytest.raises(OSError, match="no more files"):

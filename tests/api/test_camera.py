@@ -1,0 +1,160 @@
+"""A camera that goes away and comes back, as the POS, the technician and the service manager see it."""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from edge_agent import camerakeeper
+from edge_agent.camerakeeper import Camerakeeper
+from edge_agent.cli.run import run
+from edge_agent.client import AgentClient, ApiError
+from edge_agent.sandbox.server import SandboxServer
+from edge_agent.types import JsonObject, State
+from tests.terminal import Terminal, terminal
+from tests.test_daemon import write_config
+
+
+@pytest.fixture
+def running(tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Terminal]:
+    monkeypatch.setattr(camerakeeper, "PROBE_S", 0.05)
+    with terminal(tmp_path, sandbox) as t:
+        yield t
+
+
+@pytest.fixture
+def client(running: Terminal) -> Iterator[AgentClient]:
+    with running.client() as c:
+        yield c
+
+
+def until(true: Callable[[], bool], what: str) -> None:
+    deadline_s = time.monotonic() + 10
+    while not true():
+        assert time.monotonic() < deadline_s, what
+        time.sleep(0.01)
+
+
+def events(t: Terminal, verification_id: str | None) -> list[JsonObject]:
+    kept = list(t.agent.bus._kept)
+    return [dict(e.data) for e in kept if e.kind == "camera" and e.verification_id == verification_id]
+
+
+def test_a_camera_lost_between_sessions_is_a_fault_everywhere_until_it_is_back(
+    running: Terminal, client: AgentClient
+) -> None:
+    assert client.ready(), "a camera that nobody tried is no fault"
+    assert client.status()["camera"] == {
+        "state": "unknown", "step": "none", "failures": 0, "code": None, "detail": "", "hint": None,
+        "steps_taken": {"reopen": 0, "respawn": 0, "exit": 0},
+    }  # fmt: skip
+    running.camera.cannot_open = True
+    with pytest.raises(ApiError) as refused:
+        client.verify("alice")
+    assert (refused.value.code, refused.value.status) == ("camera_unavailable", 503)
+    assert not client.ready()
+    body = client.status()
+    assert [fault["part"] for fault in body["faults"]] == ["camera"]
+    assert (body["camera"]["state"], body["camera"]["detail"]) == ("lost", "cannot open noise: unplugged")
+    assert running.agent.describe() == "degraded: camera (camera_unavailable)"
+    until(lambda: bool(client.status()["camera"]["steps_taken"]["reopen"]), "nobody looks after it")
+    running.camera.cannot_open = False
+    until(client.ready, "it does not come back")
+    assert client.status()["faults"] == []
+    assert not running.camera.is_open
+    told = events(running, None)
+    assert [told[0][key] for key in ("state", "step", "code")] == ["lost", "reopen", "camera_unavailable"]
+    assert [told[-1][key] for key in ("state", "code", "detail")] == ["ok", None, "noise"]
+    assert client.verify("alice", wait_s=10).approved
+
+
+def test_a_camera_lost_in_a_session_comes_back_by_the_ladder_and_the_session_captures(
+    running: Terminal, client: AgentClient
+) -> None:
+    running.camera.broken = "camera_unavailable"
+    threading.Timer(0.3, lambda: setattr(running.camera, "broken", None)).start()
+    record = client.verify("alice", search_timeout_s=5, wait_s=10)
+    assert record.approved
+    assert client.status()["camera"]["steps_taken"]["reopen"] == 1
+    assert [e["state"] for e in events(running, record.id)] == ["lost", "ok"]
+    assert [e["state"] for e in events(running, None)] == ["lost", "ok"]
+    assert client.ready()
+
+
+def test_a_session_that_never_ends_fails_and_the_terminal_goes_on(
+    running: Terminal, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.verifications.OVERTIME_S", 0.1)
+    monkeypatch.setattr(camerakeeper, "HUNG_S", 0.2)
+    released = threading.Event()
+    monkeypatch.setattr(running.camera, "read", lambda _: released.wait(10))
+    record = client.verify("alice", search_timeout_s=1, wait_s=10)
+    assert record.state is State.FAILED
+    assert record.error is not None
+    assert (record.error.code, record.error.detail) == ("camera_unavailable", "filming did not end in time")
+    until(lambda: not client.ready(), "a driver that hangs is no fault")
+    assert "has not returned" in client.status()["camera"]["detail"]
+    assert running.agent.heartbeats.late() == {}
+    monkeypatch.undo()
+    released.set()
+    until(client.ready, "it does not come back")
+    assert client.verify("alice", wait_s=10).approved
+
+
+def test_another_camera_by_a_reload_leaves_the_session_its_own(running: Terminal, client: AgentClient) -> None:
+    running.camera_devices = {None}
+    started = client.verify("alice", search_timeout_s=5)
+    running.file.write_text(running.text(camera={"device": "/dev/video9"}))
+    client.reload()
+    assert client.get(started.id, wait_s=10).approved
+    with pytest.raises(ApiError, match="cannot open /dev/video9"):
+        client.verify("alice")
+
+
+@pytest.mark.parametrize("state", ["idle", "searching", "waiting"])
+def test_the_end_for_the_camera_waits_for_whoever_is_served(running: Terminal, client: AgentClient, state: str) -> None:
+    if state == "searching":
+        running.camera.broken = "camera_stalled"
+        client.verify("alice", search_timeout_s=3)
+    if state == "waiting":
+        assert client.verify("alice", wait_s=10).approved
+
+    async def asked() -> bool:
+        return running.agent._verifications.end_if_idle()
+
+    assert running.run(asked()) is (state == "idle")
+    if state == "idle":
+        with pytest.raises(ApiError) as refused:
+            client.verify("alice")
+        assert refused.value.code == "stopping"
+        running.agent._verifications.go_on()
+        assert client.verify("alice", wait_s=10).approved
+
+
+@pytest.mark.parametrize("managed", [True, False])
+def test_the_daemon_ends_in_order_with_the_code_of_a_faulty_device_where_systemd_starts_it_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, managed: bool
+) -> None:
+    async def turn(keeper: Camerakeeper) -> None:
+        assert (keeper.ending is not None) is managed
+        if keeper.ending is None:
+            os.kill(os.getpid(), 15)
+        elif keeper.ending.hold():
+            keeper.ending.end()
+
+    monkeypatch.setattr(Camerakeeper, "turn", turn)
+    monkeypatch.delenv("INVOCATION_ID", raising=False)
+    if managed:
+        monkeypatch.setenv("INVOCATION_ID", "5a9db0c0")
+    monkeypatch.setattr("edge_agent.daemon.setup_logging", lambda _: None)
+    left: list[int] = []
+    monkeypatch.setattr(os, "_exit", left.append)
+    done = CliRunner().invoke(run, ["--config", str(write_config(tmp_path))], catch_exceptions=False)
+    assert (done.exit_code, left) == (0, [3] if managed else [])
+    assert not (tmp_path / "api.sock").exists()
