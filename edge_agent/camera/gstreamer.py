@@ -15,12 +15,15 @@ anything the program prints.
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 import shlex
 import shutil
+import subprocess
 import time
 from collections.abc import Sequence
+from functools import cache
 
 import cv2
 import numpy as np
@@ -31,9 +34,12 @@ from edge_agent.camera.port import Clock, Rotation
 from edge_agent.errors import CameraError
 from edge_agent.types import Image
 
+log = logging.getLogger(__name__)
+
 PROGRAM = "gst-launch-1.0"
 _SETPRIV = "/usr/bin/setpriv"
 """Part of every Debian: ends the program when the thread that started it ends, whatever ends that."""
+_GUARD_S = 5.0
 _INSTALL = "sudo apt install gstreamer1.0-tools gstreamer1.0-plugins-base gstreamer1.0-plugins-good"
 _ERROR = re.compile(r"ERROR: from element (?:\S*/)?(?:\w+:)?([\w-]+): (?P<what>.+)")
 _WRONG = re.compile(r"WARNING: erroneous pipeline: (?P<what>.+)")
@@ -110,8 +116,7 @@ class _GstFeed:
         program = shutil.which(self._program)
         if program is None:
             raise CameraError(f"cannot start {self._program}: it is not installed", hint=_INSTALL)
-        guard = [_SETPRIV, "--pdeathsig", "KILL", "--"] if shutil.which(_SETPRIV) else []
-        return [*guard, program, "-q", *self._source, "!", *_converted(self._size, self._fps), f"fd={fd}"]
+        return [*_guard(), program, "-q", *self._source, "!", *_converted(self._size, self._fps), f"fd={fd}"]
 
     def picture(self, pipe: Pipe) -> Picture:
         width, height = self._size
@@ -134,6 +139,22 @@ class _GstFeed:
             hint=_hint(why),
             retryable=True,
         )
+
+
+@cache
+def _guard() -> tuple[str, ...]:
+    """What ends the program together with us, where it can be had.
+
+    Under the service's filter of system calls setpriv fails, whatever it is asked for (it always sets capabilities);
+    there systemd ends every process of the service.
+    """
+    guard = (_SETPRIV, "--pdeathsig", "KILL", "--")
+    try:
+        found = subprocess.run([*guard, "/bin/true"], capture_output=True, timeout=_GUARD_S, check=False)
+    except (OSError, subprocess.TimeoutExpired) as exc:
+        log.debug("setpriv cannot be used: %s", exc)
+        return ()
+    return guard if found.returncode == 0 else ()
 
 
 def _converted(size: tuple[int, int], fps: float) -> list[str]:

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
+from ctypes.util import find_library
 from pathlib import Path
 
 import pytest
 
+from edge_agent.camera.child import environment
+from tests.camera.gst import needs_gstreamer
 from tests.project.tree import ROOT
 
 UNIT = ROOT / "systemd" / "edge-agent.service"
@@ -88,6 +93,74 @@ def test_the_maintenance_runs_both_checks_and_fails_with_the_worse(
     shell = line[1].replace("\\\n", " ").replace("$$", "$").replace(PROGRAM, str(program))
     assert ask("/bin/sh", "-c", shell).returncode == expected
     assert (tmp_path / "calls").read_text() == "audit verify\noutbox verify\n"
+
+
+def test_the_capture_programs_find_their_places_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a capture process is passed of the unit's environment, and that the service may write there."""
+    unit = UNIT.read_text()
+    for line in re.findall(r"^Environment=(.*)$", unit, re.MULTILINE):
+        for setting in line.split():
+            monkeypatch.setenv(*setting.split("=", 1))
+    folder = Path(environment()["GST_REGISTRY"]).parent
+    assert f"RuntimeDirectory={folder.name}\n" in unit
+    assert folder.parent == Path("/run")
+
+
+UNDER_THE_UNIT = """
+import ctypes, sys
+names = sys.argv[1:]
+seccomp, prctl = ctypes.CDLL("libseccomp.so.2"), ctypes.CDLL(None).prctl
+seccomp.seccomp_init.restype = ctypes.c_void_p
+otherwise_eperm, allow = 0x00050001, 0x7FFF0000
+rules = ctypes.c_void_p(seccomp.seccomp_init(otherwise_eperm))
+for number in (seccomp.seccomp_syscall_resolve_name(name.encode()) for name in names):
+    number >= 0 and seccomp.seccomp_rule_add(rules, allow, number, 0)
+prctl(65, 1, 0, 0, 0)  # no executable memory, where the kernel can (6.3)
+assert prctl(38, 1, 0, 0, 0) == 0 and seccomp.seccomp_load(rules) == 0
+"""
+"""No new privileges, no executable memory, and the system calls named on the command line, for what follows."""
+
+CAPTURE = """
+import subprocess
+from edge_agent.camera.gstreamer import GstreamerCamera
+subprocess.run(["/usr/bin/python3", "-I", "-c", "import json, mmap, threading"], check=True)
+with GstreamerCamera("videotestsrc is-live=true", size=(64, 48)) as camera:
+    print(camera.read(5).image.shape)
+"""
+
+
+def allowed_calls(analyze: str) -> set[str]:
+    """What the unit's SystemCallFilter= leaves."""
+
+    def calls(group: str) -> set[str]:
+        lines = [line.strip() for line in ask(analyze, "syscall-filter", group).stdout.splitlines()[1:]]
+        named = [line for line in lines if line and not line.startswith("#")]
+        return {call for name in named for call in (calls(name) if name.startswith("@") else {name})}
+
+    wanted, unwanted = re.findall(r"^SystemCallFilter=(.*)$", UNIT.read_text(), re.MULTILINE)
+    assert unwanted.startswith("~")
+    return set().union(*map(calls, wanted.split())) - set().union(*map(calls, unwanted[1:].split()))
+
+
+@needs_gstreamer
+@pytest.mark.skipif(find_library("seccomp") is None, reason="libseccomp is not installed")
+def test_capture_processes_work_under_the_filter_of_system_calls_and_without_a_home(
+    tmp_path: Path, analyze: str
+) -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", UNDER_THE_UNIT + CAPTURE, *sorted(allowed_calls(analyze))],
+        env={
+            "PATH": os.environ["PATH"],
+            "PYTHONPATH": str(ROOT),
+            "HOME": "/nonexistent",
+            "GST_REGISTRY": str(tmp_path / "registry.bin"),
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (0, "(48, 64, 3)\n"), found.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["registry.bin"]
 
 
 @pytest.mark.parametrize("unit", EXPOSURE_TENTHS, ids=lambda unit: unit.stem)
