@@ -292,15 +292,19 @@ def camera_taken_away() -> None:
     show("unbound while searching")
     record = outcome(verification)
     assert (record["state"], record["error"]["code"]) == ("failed", "camera_unavailable")
+    assert not ready(), "a lost camera is not told"
+    wait_for("the status in words", lambda: "camera" in prop("StatusText"))
     show(prop("StatusText"))
     assert active()
     assert call("GET", "/v1/health")[0] == 200
     (VIVID / "bind").write_text("vivid.0")
     wait_for("the camera", CAMERA.exists)
+    seconds = wait_for("ready by itself", ready)
+    show(f"bound again; ready without a verification after {seconds:.1f} s: {call('GET', '/v1/status')[1]['camera']}")
     seen = judged()
     recovered = start_when_possible()
     seconds = wait_for("frames after the camera came back", lambda: judged() > seen)
-    show(f"bound again; frames after {seconds:.1f} s; the process is {'the same' if main_pid() == pid else 'another'}")
+    show(f"frames after {seconds:.1f} s; the process is {'the same' if main_pid() == pid else 'another'}")
     call("DELETE", f"/v1/verifications/{recovered}")
 
 

@@ -303,6 +303,16 @@ def test_an_unhealthy_candidate_is_rolled_back_with_the_reason(
     assert client.verify("alice", wait_s=10).approved
 
 
+def test_a_cable_that_is_pulled_meanwhile_rolls_back_nothing(running: Terminal, client: AgentClient) -> None:
+    client.apply_config(running.text(gate={"max_yaw_deg": 7.0}), **QUICK)
+    running.camera.cannot_open = True
+    with pytest.raises(ApiError, match="unplugged"):
+        client.verify("alice")
+    assert not client.ready()
+    healthy(client)
+    assert running.agent.config.gate.max_yaw_deg == 7.0
+
+
 def test_a_camera_that_cannot_be_opened_rolls_back(running: Terminal, client: AgentClient) -> None:
     running.camera_devices = {None}
     client.apply_config(running.text(camera={"device": "/dev/video9"}), **QUICK)
