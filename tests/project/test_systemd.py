@@ -169,6 +169,13 @@ def test_the_exposure_is_as_low_as_promised(analyze: str, unit: Path) -> None:
     assert found.returncode == 0, found.stdout.splitlines()[-1]
 
 
+@pytest.mark.parametrize("drop_in", DROP_INS, ids=lambda f: f.stem)
+def test_a_boards_devices_expose_no_more(tmp_path: Path, analyze: str, drop_in: Path) -> None:
+    unit = with_drop_in(tmp_path, drop_in)
+    found = ask(analyze, "security", "--offline=true", f"--threshold={EXPOSURE_TENTHS[UNIT]}", unit)
+    assert found.returncode == 0, found.stdout.splitlines()[-1]
+
+
 def test_a_wider_unit_would_be_too_exposed(tmp_path: Path, analyze: str) -> None:
     unit = with_drop_in(tmp_path, None)
     unit.write_text(unit.read_text().replace("ProtectSystem=strict", "ProtectSystem=no").replace("ProtectHome=yes", ""))
