@@ -47,6 +47,8 @@ class Tasks:
         task = asyncio.create_task(guarded(), name=name)
         self._running.add(task)
         task.add_done_callback(self._running.discard)
+        if asyncio.iscoroutine(work):  # cancelled before its first step it would be said to be forgotten
+            task.add_done_callback(lambda _: work.close())
         return task
 
     async def cancel(self) -> None:

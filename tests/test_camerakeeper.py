@@ -239,6 +239,7 @@ def test_an_open_that_hangs_is_given_up_and_films_nobody_later(bench: Bench, mon
         with pytest.raises(CameraError, match=r"has not answered for 0\.05 s"):
             await keeper.open()
         bench.plug.stuck.set()
+        monkeypatch.undo()
         camera = await keeper.open()  # behind the one that hung, and its end
         await keeper.release(camera)
         assert not bench.plug.is_open
