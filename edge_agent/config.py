@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
@@ -17,6 +18,7 @@ import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
+    BeforeValidator,
     ConfigDict,
     Field,
     ValidationError,
@@ -133,10 +135,77 @@ def _without_newline(data: bytes) -> bytes:
     return data if len(data) == 32 else data.rstrip(b"\r\n")
 
 
+GROUP_OF_THE_INSTALLATION = "edge-agent"
+"""Where it exists its members are POS callers; a developer's machine does without."""
+UNMAPPED_ID = 65534
+"""What the kernel shows for every user that a container's map does not name: nobody in particular."""
+Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9_.][A-Za-z0-9_.-]{0,62}\$?$")]
+
+
+def _is_loopback_address(value: str) -> str:
+    """``127.0.0.1:PORT`` or ``[::1]:PORT``: an address, because a name may lead anywhere."""
+    try:
+        parts = urlsplit(f"//{value}")
+        host, port = ip_address(parts.hostname or ""), parts.port
+    except ValueError:
+        host, port = None, None
+    if host is None or not port or parts.netloc != value or "@" in value:
+        raise ValueError("must be an address and a port, such as 127.0.0.1:8470 or '[::1]:8470'")
+    if not host.is_loopback:
+        raise ValueError("must be a loopback address: the API is not for the network")
+    return value
+
+
+def _is_name_or_number(value: object) -> object:
+    number = isinstance(value, int) and not isinstance(value, bool)
+    if not number and not isinstance(value, str):
+        raise ValueError("must be a name or a number")
+    if value == UNMAPPED_ID or value in {"nobody", "nogroup"}:
+        raise ValueError("is what every user of a container looks like: name somebody")
+    if (isinstance(value, int) and not 0 <= value < 2**32 - 1) or value == "":
+        raise ValueError("must be a name or a number from 0 to 4294967294")
+    return value
+
+
+Member = Annotated[str | int, BeforeValidator(_is_name_or_number)]
+
+
+class MembersSection(Section):
+    """Who has a role, by name or number."""
+
+    users: list[Member] = Field(default_factory=list)
+    groups: list[Member] = Field(default_factory=list)
+
+
+class RolesSection(Section):
+    """Who may do what, beside root and the daemon's own user, who may everything."""
+
+    pos: MembersSection = Field(default_factory=MembersSection, description="verify; members of socket_group may too")
+    enrol: MembersSection = Field(default_factory=MembersSection, description="upload source pictures")
+    admin: MembersSection = Field(default_factory=MembersSection, description="everything")
+
+
 class ApiSection(Section):
     """The terminal API."""
 
     socket: Path = Field(SYSTEM_SOCKET, description="Unix socket of the terminal API")
+    socket_group: Name | None = Field(
+        GROUP_OF_THE_INSTALLATION,
+        description="its members may connect, with role pos; null: nobody but root and the daemon's user",
+    )
+    tcp: Annotated[str, AfterValidator(_is_loopback_address)] | None = Field(
+        None, description="loopback address and port, for a POS that cannot use a Unix socket; needs token"
+    )
+    token: SecretRef | None = Field(None, description="bearer token of role pos over tcp: 32 characters or more")
+    enrol_token: SecretRef | None = Field(None, description="bearer token of role enrol")
+    admin_token: SecretRef | None = Field(None, description="bearer token of role admin; never give it to a POS")
+    roles: RolesSection = Field(default_factory=RolesSection)
+
+    @model_validator(mode="after")
+    def _tcp_has_a_token(self) -> Self:
+        if self.tcp is not None and self.token is None:
+            raise ValueError("tcp needs token: every process of this machine can connect there")
+        return self
 
 
 class CameraSection(Section):

@@ -28,6 +28,8 @@ class Part(StrEnum):
     """The CypherFace client and the forwarder."""
     LIMITS = "limits"
     """The caps of the outbox."""
+    ACCESS = "access"
+    """Who may call the API; its tokens are read again at every reload."""
     LOG = "log"
     RESTART = "restart"
     """Only a new process takes it."""
@@ -36,7 +38,11 @@ class Part(StrEnum):
 RULES: dict[str, Part] = {
     "terminal_id": Part.RESTART,  # one process speaks under one name
     "state_dir": Part.RESTART,
-    "api": Part.RESTART,
+    "api": Part.RESTART,  # a socket is bound once
+    "api.roles": Part.ACCESS,
+    "api.token": Part.ACCESS,
+    "api.enrol_token": Part.ACCESS,
+    "api.admin_token": Part.ACCESS,
     "camera": Part.CAMERA,
     "models": Part.MODELS,
     "gate": Part.SESSION,
@@ -97,6 +103,8 @@ def rule_of(key: str) -> Part | None:
 def _needs_restart(key: str, old: Config, new: Config) -> bool:
     if key == "models.dir" and old.state_dir != new.state_dir:
         return True  # the models move with the state directory, not before it
+    if key == "api.token" and new.api.token is None and old.api.tcp is not None:
+        return True  # the listener that it is for goes on until then
     return rule_of(key) in {Part.RESTART, None}
 
 

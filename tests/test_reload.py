@@ -44,6 +44,10 @@ CASES: list[tuple[dict[str, Any], set[Part], tuple[str, ...]]] = [
     ({"log": {"level": "debug"}}, {Part.LOG}, ()),
     ({"terminal_id": "pos-2"}, set(), ("terminal_id",)),
     ({"api": {"socket": "/run/other.sock"}}, set(), ("api.socket",)),
+    ({"api": {"socket_group": "pos"}}, set(), ("api.socket_group",)),
+    ({"api": {"tcp": "127.0.0.1:8470", "token": {"env": "T"}}}, {Part.ACCESS}, ("api.tcp",)),
+    ({"api": {"admin_token": {"env": "T"}}}, {Part.ACCESS}, ()),
+    ({"api": {"roles": {"pos": {"users": ["pos"]}, "admin": {"groups": [7]}}}}, {Part.ACCESS}, ()),
     ({"outbox": {"key": {"file": "/k"}}}, set(), ("outbox.key",)),
     ({"state_dir": "/srv/agent"}, set(), ("state_dir", "models.dir")),
     ({"outbox": {"key": {"file": "/k"}, "max_items": 9}, "gate": {"max_yaw_deg": 9}},
@@ -56,6 +60,12 @@ def test_a_changed_key_renews_what_reads_it(values: Any, parts: set[Part], resta
     found = plan(config(), config(**values))
     assert set(found.parts) == parts
     assert found.restart == restart
+
+
+def test_the_token_of_a_listener_that_goes_on_until_the_restart_goes_on_too() -> None:
+    found = plan(config(api={"tcp": "127.0.0.1:8470", "token": {"env": "T"}}), config())
+    assert found.restart == ("api.tcp", "api.token")
+    assert found.effective.api.token is not None
 
 
 def test_every_key_has_a_rule() -> None:
