@@ -210,9 +210,11 @@ class Agent:
         """Raises InputError not_found."""
         return await self.keeper.run(Store.get, verification_id)
 
-    async def list(self, *, state: State | None = None, limit: int = 100) -> list[VerificationRecord]:
-        """The newest first."""
-        return await self.keeper.run(Store.list, state=state, limit=limit)
+    async def list(
+        self, *, state: State | None = None, caller: str | None = None, limit: int = 100
+    ) -> list[VerificationRecord]:
+        """The newest first; with ``caller`` that one's alone."""
+        return await self.keeper.run(Store.list, state=state, caller=caller, limit=limit)
 
     async def wait(self, verification_id: str, seconds: float, done: Callable[[VerificationRecord], bool]) -> None:
         """Return when ``done`` says so of the record, or after ``seconds``."""
@@ -285,6 +287,12 @@ class Agent:
                     await self.forwarder.check()
 
     # -- state ----------------------------------------------------------------------------------------------------
+
+    def set_fault(self, part: str, fault: AgentError | None) -> None:
+        """Name a part that others look after (the API's sockets) among what is missing; None: it is there."""
+        self._parts.faults.pop(part, None)
+        if fault is not None:
+            self._parts.faults[part] = fault
 
     @property
     def faults(self) -> dict[str, AgentError]:

@@ -6,10 +6,11 @@ import json
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+from ipaddress import ip_address
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import httpx
 
@@ -59,17 +60,34 @@ class ServerEvent:
 
 
 class AgentClient:
-    """Talks to the daemon behind ``socket``. A context manager; not thread-safe."""
+    """Talks to the daemon behind ``socket``, or ``over_tcp``. A context manager; not thread-safe."""
 
-    def __init__(self, socket: Path, *, timeout_s: float = 30.0) -> None:
+    def __init__(self, socket: Path | None, *, timeout_s: float = 30.0, http: httpx.Client | None = None) -> None:
+        """``socket`` None: ``http`` leads to the agent, see ``over_tcp``."""
         self._socket = socket
         self._timeout_s = timeout_s
-        self._http = httpx.Client(
+        self._http = http or httpx.Client(
             # no TLS on a Unix socket: reading the certificate authorities would cost 40 ms a command
             transport=httpx.HTTPTransport(uds=str(socket), verify=False),
             base_url="http://edge-agent",
             timeout=timeout_s,
         )
+
+    @classmethod
+    def over_tcp(cls, address: str, token: str, *, timeout_s: float = 30.0) -> Self:
+        """Talk to ``address``, the value of ``api.tcp`` such as ``127.0.0.1:8470``, with a bearer token.
+
+        Raises InputError for an address that is not loopback: the token would cross a network in clear.
+        """
+        if not _is_loopback(address):
+            raise InputError(f"cannot call {address}: the API is on a loopback address such as 127.0.0.1:8470")
+        http = httpx.Client(
+            transport=httpx.HTTPTransport(verify=False),  # neither TLS nor a proxy of the environment
+            base_url=f"http://{address}",
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=timeout_s,
+        )
+        return cls(None, timeout_s=timeout_s, http=http)
 
     def __enter__(self) -> Self:
         return self
@@ -226,7 +244,7 @@ class AgentClient:
 
     def _call(self, method: str, path: str, *, slow: float = 0.0, **options: Any) -> httpx.Response:
         timeout = httpx.Timeout(self._timeout_s + slow)
-        if not self._socket.exists():
+        if self._socket is not None and not self._socket.exists():
             raise self._unreachable(FileNotFoundError("there is no such socket"))
         try:
             response = self._http.request(method, path, timeout=timeout, **options)
@@ -238,11 +256,19 @@ class AgentClient:
 
     def _unreachable(self, exc: Exception) -> EnvironmentFault:
         return EnvironmentFault(
-            f"cannot reach the agent at {self._socket}: {exc}",
+            f"cannot reach the agent at {self._socket or self._http.base_url}: {exc}",
             code="agent_unreachable",
             hint="is it running? systemctl status edge-agent, or: edge-agent run --config FILE",
             retryable=True,
         )
+
+
+def _is_loopback(address: str) -> bool:
+    host = urlsplit(f"//{address}").hostname or ""
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _segment(text: str) -> str:

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -39,6 +39,8 @@ class Current:
         self._agent = agent
         self._source = source
         self._on_log = on_log
+        self.admit: Callable[..., Awaitable[Callable[[], None]]] = _nobody_to_admit
+        """Prepares who may call the API (``ApiSection``, strict): what it gives puts that in force. See Access."""
         self.last: Reload | None = None
         self.reloads: Counter[str] = Counter(succeeded=0, failed=0)
         self.restart_needed: tuple[str, ...] = ()
@@ -48,10 +50,13 @@ class Current:
     def file(self) -> Path | None:
         return self._source.file if self._source else None
 
-    async def read_again(self, *, strict: bool) -> Reload:
-        """A file that cannot be used leaves everything as it is. ``strict``: see Agent.reconfigure."""
+    async def read_again(self, *, strict: bool, actor: str | None = None) -> Reload:
+        """A file that cannot be used leaves everything as it is. ``strict``: see Agent.reconfigure.
+
+        ``actor``: the caller who asked for it, for the audit record; None where nobody did over the API.
+        """
         try:
-            await self.take(parse(*await asyncio.to_thread(self._file_text)), strict=strict)
+            await self.take(parse(*await asyncio.to_thread(self._file_text)), strict=strict, actor=actor)
         except AgentError as exc:
             problems = _problems(exc)
             log.error("the old configuration goes on: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400
@@ -72,10 +77,12 @@ class Current:
             raise ConfigurationError("cannot read the configuration again: this agent was started without a file")
         return self._source
 
-    async def take(self, config: Config, *, strict: bool) -> Plan:
+    async def take(self, config: Config, *, strict: bool, actor: str | None = None) -> Plan:
         """Run ``config``, but for what needs a restart. Raises AgentError; then everything is as it was."""
         found = plan(self._agent.config, config)
+        admit = await self.admit(found.effective.api, strict=strict)
         await self._agent.reconfigure(found.effective, found.parts, strict=strict)
+        admit()
         if Part.LOG in found.parts:
             self._on_log(config.log)
         self.restart_needed = found.restart
@@ -85,7 +92,7 @@ class Current:
             log.warning("a restart is needed for: %s", ", ".join(found.restart))
         if keys:
             with contextlib.suppress(AgentError):  # the store may be what is being mended
-                await self._agent.keeper.run(Store.note, "configured", keys=keys)
+                await self._agent.keeper.run(Store.note, "configured", keys=keys, actor=actor)
         return found
 
     async def look_at_file(self) -> tuple[str, bool]:
@@ -101,6 +108,10 @@ class Current:
         """An event about the configuration."""
         data = {"state": state, "restart_needed": list(self.restart_needed), **more}
         self._agent.bus.publish("configuration", data, at=self._agent.clock.wall())
+
+
+async def _nobody_to_admit(*_: object, **__: object) -> Callable[[], None]:
+    return lambda: None
 
 
 def _problems(error: AgentError) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The daemon: one process that serves the terminal API over a Unix socket and runs the agent."""
+"""The daemon: one process that serves the terminal API on its sockets and runs the agent."""
 
 from __future__ import annotations
 
@@ -12,15 +12,17 @@ import socket
 import sys
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
-from pathlib import Path
+from functools import partial
 
 import uvicorn
 
 from edge_agent.agent import Agent
-from edge_agent.api.peer import PeerProtocol
+from edge_agent.api.access import Access
+from edge_agent.api.protocol import IDLE_S, MAX_HEADER_BYTES, AccessProtocol
 from edge_agent.api.routes import application
-from edge_agent.config import Config, LogSection, ModelsSection
-from edge_agent.errors import EnvironmentFault
+from edge_agent.config import ApiSection, Config, LogSection, ModelsSection
+from edge_agent.errors import AgentError, EnvironmentFault
+from edge_agent.listening import bind, bind_tcp, share
 from edge_agent.screening import Vision
 from edge_agent.settings import Settings
 from edge_agent.supervision import Supervisor
@@ -30,12 +32,8 @@ log = logging.getLogger(__name__)
 
 STOP_S = 10.0
 """Requests under way at SIGTERM get this long to be answered."""
-PROBE_S = 2.0
-"""How long a socket that is there already may take to show that somebody listens."""
 CAMERA_EXIT = 3
 """The daemon ended so that a new process gets the camera: the device lacks something, as for any other command."""
-MAX_HEADER_BYTES = 16 * 1024
-MAX_CONNECTIONS = 256
 
 
 class _Server(uvicorn.Server):
@@ -53,56 +51,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-def bind(path: Path) -> socket.socket:
-    """A listening Unix socket at ``path`` that only the daemon's user (and root) can connect to.
-
-    Bound here because the mode must be right from the first moment; a stale socket of a dead daemon is replaced, a
-    live one is not. Raises EnvironmentFault.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_stale(path)
-        sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        before = os.umask(0o177)
-        try:
-            sock.bind(str(path))
-            sock.listen(128)
-        except OSError:
-            sock.close()
-            raise
-        finally:
-            os.umask(before)
-    except OSError as exc:
-        raise EnvironmentFault(
-            f"cannot listen on {path}: {exc.strerror or exc}",
-            code="socket_unavailable",
-            hint="check api.socket: its folder must be writable, and the path shorter than 108 characters",
-        ) from exc
-    sock.setblocking(False)
-    return sock
-
-
-def _remove_stale(path: Path) -> None:
-    if not path.is_socket():
-        return
-    probe = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    probe.settimeout(PROBE_S)  # a daemon that hangs has a full backlog: connecting would wait for ever
-    try:
-        probe.connect(str(path))
-    except ConnectionRefusedError:
-        path.unlink(missing_ok=True)
-    except FileNotFoundError:
-        pass
-    else:
-        raise EnvironmentFault(
-            f"cannot listen on {path}: another agent answers there",
-            code="already_running",
-            hint="stop it first, or set another api.socket",
-        )
-    finally:
-        probe.close()
 
 
 class JsonLines(logging.Formatter):
@@ -130,7 +78,7 @@ def setup_logging(settings: LogSection) -> None:
     logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
     for name in ("httpx", "httpcore", "uvicorn.access"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.WARNING)
+    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are a line for each bad request
 
 
 async def serve(
@@ -164,13 +112,16 @@ async def serve(
 
 
 async def serve_until(stop: asyncio.Event, agent: Agent, settings: Settings | None = None) -> None:
-    """Serve ``agent`` on its socket until ``stop`` is set; what stops in which order is said in Agent.drain."""
+    """Serve ``agent`` on its sockets until ``stop`` is set; what stops in which order is said in Agent.drain."""
     settings = settings or Settings(agent, None)
     path = agent.config.api.socket
-    sock = bind(path)
+    access = Access()
+    sockets = _listen(agent, agent.config.api)
+    settings.current.admit = partial(_admit, agent, access)
+    (await settings.current.admit(agent.config.api, strict=False))()
     supervisor = Supervisor()
-    server = _Server(_server_config(agent, settings), supervisor.ready)
-    serving = asyncio.create_task(server.serve(sockets=[sock]), name="api")
+    server = _Server(_server_config(agent, settings, access), supervisor.ready)
+    serving = asyncio.create_task(server.serve(sockets=sockets), name="api")
     feeding = asyncio.create_task(supervisor.feed(agent.heartbeats, agent.describe), name="feed the watchdog")
     settings.start()
     try:
@@ -191,21 +142,58 @@ async def serve_until(stop: asyncio.Event, agent: Agent, settings: Settings | No
             await serving
         finally:  # also when the server failed: the store is closed in order
             await agent.close()
-            sock.close()
+            for sock in sockets:
+                sock.close()
             path.unlink(missing_ok=True)
         log.info("stopped")
 
 
-def _server_config(agent: Agent, settings: Settings) -> uvicorn.Config:
+def _listen(agent: Agent, api: ApiSection) -> list[socket.socket]:
+    """The Unix socket, and the TCP one where configured. What can be done without is a fault of the agent's.
+
+    Raises EnvironmentFault without the Unix socket.
+    """
+    sockets = [bind(api.socket)]
+    try:
+        share(api.socket, api.socket_group)
+    except EnvironmentFault as exc:
+        _degrade(agent, "socket", exc)
+    try:
+        sockets += [bind_tcp(api.tcp)] if api.tcp is not None else []
+    except EnvironmentFault as exc:
+        _degrade(agent, "tcp", exc)
+    return sockets
+
+
+def _degrade(agent: Agent, part: str, fault: AgentError) -> None:
+    log.error("degraded: %s", fault.message, extra={"code": fault.code})
+    agent.set_fault(part, fault)
+
+
+async def _admit(agent: Agent, access: Access, api: ApiSection, *, strict: bool) -> Callable[[], None]:
+    """See Access.prepare; who cannot be admitted is a fault of the agent's."""
+    take = await asyncio.to_thread(access.prepare, api, strict=strict)
+
+    def admit() -> None:
+        take()
+        agent.set_fault("access", None)
+        if access.fault is not None:
+            _degrade(agent, "access", access.fault)
+
+    return admit
+
+
+def _server_config(agent: Agent, settings: Settings, access: Access) -> uvicorn.Config:
     return uvicorn.Config(
-        application(agent, settings),
-        http=PeerProtocol,
+        application(agent, settings, access),
+        http=partial(AccessProtocol, access=access),  # type: ignore[arg-type]  # anything that makes a protocol
         ws="none",
         lifespan="off",
         log_config=None,
         access_log=False,
         server_header=False,
         h11_max_incomplete_event_size=MAX_HEADER_BYTES,
-        limit_concurrency=MAX_CONNECTIONS,
+        timeout_keep_alive=IDLE_S,
+        proxy_headers=False,  # nobody is in between, and nobody may pretend to be
         timeout_graceful_shutdown=int(STOP_S),
     )

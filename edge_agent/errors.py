@@ -103,9 +103,12 @@ class SessionRefused(AgentError):
         hint: str | None = None,
         retryable: bool = True,
         retry_after_s: float | None = None,
+        active_id: str | None = None,
     ) -> None:
+        """``active_id``: the verification that is in the way, for its owner alone."""
         super().__init__(message, code=code, hint=hint, retryable=retryable)
         self.retry_after_s = retry_after_s
+        self.active_id = active_id
 
 
 class CypherFaceError(AgentError):

@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import logging
 import uuid
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -118,16 +118,19 @@ class Settings:
             if not self._reload_again:
                 return
 
-    async def reload(self) -> Reload:
-        """Read the file again; an open trial ends. A file that cannot be used leaves everything as it is."""
+    async def reload(self, actor: str | None = None) -> Reload:
+        """Read the file again; an open trial ends. A file that cannot be used leaves everything as it is.
+
+        ``actor``: the caller who asked for it, for the audit record; None where nobody did over the API.
+        """
         async with self._lock:
             if self._trial is not None and self._trial.open:
                 return await self._end_trial("the configuration file was read again")
-            return await self.current.read_again(strict=True)
+            return await self.current.read_again(strict=True, actor=actor)
 
     # -- a candidate
 
-    async def try_out(self, text: str, terms: Terms) -> Trial:
+    async def try_out(self, text: str, terms: Terms, actor: str | None = None) -> Trial:
         """Run ``text`` on trial; it takes effect before this returns, unless it needs a restart.
 
         Raises InvalidConfiguration, ConfigurationError, EnvironmentFault (the record cannot be written), InputError
@@ -151,7 +154,7 @@ class Settings:
                 self._expect_within(SESSION_S)
                 self._begin_restart()
             else:
-                await self._begin_live(config)
+                await self._begin_live(config, actor)
             return self._need_trial()
 
     def _check_restart(self, found: Plan, terms: Terms) -> None:
@@ -187,9 +190,9 @@ class Settings:
             changes=found.changes,
         )
 
-    async def _begin_live(self, config: Config) -> None:
+    async def _begin_live(self, config: Config, actor: str | None) -> None:
         try:
-            await self.current.take(config, strict=True)
+            await self.current.take(config, strict=True, actor=actor)
         except AgentError as exc:  # nothing was taken
             self._end(Phase.ROLLED_BACK, exc.message)
         else:

@@ -140,8 +140,11 @@ class Verifications:
     async def _refuse_if_not_possible(self, new: NewVerification) -> tuple[Vision, Forwarder]:
         if self._session is not None:
             own = self._session.caller == new.caller
-            active = f" ({self._session.id})" if own else ""
-            raise SessionRefused(f"cannot start: another verification is searching{active}", code="busy")
+            active_id = self._session.id if own else None
+            active = f" ({active_id})" if own else ""
+            raise SessionRefused(
+                f"cannot start: another verification is searching{active}", code="busy", active_id=active_id
+            )
         lockout = await self._keeper.run(Store.locked_until, new.user_id)
         if lockout is not None:
             raise SessionRefused(

@@ -174,7 +174,7 @@ def _config(folder: Path, url: str, credentials: Any, changes: dict[str, dict[st
         path.write_text(text)
         path.chmod(0o600)
     sections: dict[str, dict[str, Any]] = {
-        "api": {"socket": folder / "api.sock"},
+        "api": {"socket": folder / "api.sock", "socket_group": None},
         "session": {
             "search_timeout_s": 1.0,
             "verdict_timeout_s": 2.0,

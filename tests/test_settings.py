@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -223,7 +224,8 @@ def test_what_was_reconfigured_is_in_the_audit_log_by_its_keys(running: Terminal
     running.file.write_text(running.text(cypherface={"min_similarity": 80.0}))
     client.reload()
     entries = running.run(running.agent.keeper.run(_audited))
-    assert ("configured", {"keys": ["cypherface.min_similarity"]}) in entries
+    uid = f"uid:{os.geteuid()}"
+    assert ("configured", {"keys": ["cypherface.min_similarity"], "actor": uid}) in entries
 
 
 def _audited(store: Store) -> list[tuple[str, Any]]:

@@ -10,6 +10,7 @@ from starlette.requests import Request
 
 from edge_agent.agent import Agent
 from edge_agent.api import problems, wire
+from edge_agent.api.access import Access
 from edge_agent.api.peer import Peer
 from edge_agent.errors import InputError
 from edge_agent.settings import Settings
@@ -24,6 +25,7 @@ class Call(NamedTuple):
     agent: Agent
     peer: Peer
     settings: Settings
+    access: Access
 
 
 def refuse(code: str, detail: str, hint: str | None = None) -> InputError:

@@ -15,7 +15,7 @@ from edge_agent.types import JsonObject
 
 async def reload(call: Call) -> Response:
     """Read the configuration file again; an open trial ends. 422 when the old one goes on."""
-    done = await call.settings.reload()
+    done = await call.settings.reload(call.peer.caller)
     if done.problems:
         raise ConfigurationError("cannot take it, the old one goes on: " + "; ".join(done.problems),
                                  code="configuration_refused")  # fmt: skip
@@ -26,7 +26,7 @@ async def apply_config(call: Call) -> Response:
     """Run a candidate on trial; see docs/configuration.md."""
     asked = parse(await read_body(call.request, wire.MAX_CONFIG_BYTES), wire.ApplyRequest)
     terms = Terms(asked.watch_s, asked.confirm_within_s, asked.restart)
-    return answer(_trial_body(call, await call.settings.try_out(asked.text, terms)), 202)
+    return answer(_trial_body(call, await call.settings.try_out(asked.text, terms, call.peer.caller)), 202)
 
 
 async def config_trial(call: Call) -> Response:

@@ -1,51 +1,65 @@
-"""Who is at the other end of the Unix socket: peer credentials, put into every request's state."""
+"""Who is at the other end of a connection: as the kernel knows it, and as the handlers see it."""
 
 from __future__ import annotations
 
-import asyncio
-import os
 import socket
 import struct
 from dataclasses import dataclass
-from typing import Any
+from typing import Literal
 
-from uvicorn.protocols.http.h11_impl import H11Protocol
+Role = Literal["pos", "enrol", "admin"]
 
 STATE_KEY = "peer"
+"""Where a request's state holds the ``Credentials`` (of the protocol) and then the ``Peer`` (of the admission)."""
+
+SO_PEERGROUPS = 59
+"""Linux; the socket module does not name it."""
+MOST_GROUPS = 256
+"""As many as Python lets an answer of getsockopt be long."""
 
 
 @dataclass(frozen=True, slots=True)
-class Peer:
-    """The process at the other end, as the kernel knows it (SO_PEERCRED)."""
+class Credentials:
+    """The process at the other end of a Unix socket when it connected (SO_PEERCRED, SO_PEERGROUPS)."""
 
     pid: int
     uid: int
     gid: int
+    groups: frozenset[int]
+    """``gid`` and the supplementary groups."""
 
     @property
     def caller(self) -> str:
-        """The identity that owns verifications and scopes idempotency keys."""
         return f"uid:{self.uid}"
 
-    def admitted(self) -> bool:
-        """Until roles are configured only root and the daemon's own user are admitted, with every role."""
-        return self.uid in {0, os.geteuid()}
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """An admitted caller."""
+
+    caller: str
+    """The identity that owns verifications and scopes idempotency keys: ``uid:1000``, ``token:pos``."""
+    roles: frozenset[Role]
+    """What it may do; ``admin`` comes with all others. Never empty."""
+
+    @property
+    def is_admin(self) -> bool:
+        return "admin" in self.roles
 
 
-def peer_of(sock: socket.socket) -> Peer | None:
-    """The peer of a connected Unix socket; None for any other kind of socket."""
+def credentials_of(sock: socket.socket) -> Credentials | None:
+    """The credentials of a connected Unix socket's peer; None for any other kind of socket."""
     if sock.family != socket.AF_UNIX:
         return None
     size = struct.calcsize("3i")
-    pid, uid, gid = struct.unpack("3i", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
-    return Peer(pid, uid, gid)
+    pid, uid, gid = struct.unpack("iII", sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size))
+    return Credentials(pid, uid, gid, frozenset({gid, *_supplementary_groups(sock)}))
 
 
-class PeerProtocol(H11Protocol):
-    """Takes the credentials once, when the connection is made, and hands them to every request on it."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # uvicorn narrows it too
-        sock = transport.get_extra_info("socket")
-        peer = peer_of(sock) if sock is not None else None
-        self.app_state: dict[str, Any] = {**self.app_state, STATE_KEY: peer}
-        super().connection_made(transport)
+def _supplementary_groups(sock: socket.socket) -> tuple[int, ...]:
+    """None of them when they are too many to be told: a role too few is safe."""
+    try:
+        data = sock.getsockopt(socket.SOL_SOCKET, SO_PEERGROUPS, MOST_GROUPS * struct.calcsize("I"))
+    except OSError:
+        return ()
+    return struct.unpack(f"{len(data) // struct.calcsize('I')}I", data)

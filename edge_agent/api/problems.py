@@ -31,9 +31,15 @@ class Problem:
 
 _ALL = (
     Problem("invalid_request", 400, "The request is not valid", False, "Read detail, mend the request."),
-    Problem("forbidden", 403, "The caller may not do this", False, "Call as root or as the daemon's own user."),
+    Problem("unauthenticated", 401, "The bearer token is missing or wrong", False,
+            "Send Authorization: Bearer TOKEN with the token of api.token."),
+    Problem("forbidden", 403, "The caller may not do this", False,
+            "Have the caller's user or group named in api.roles, or call as root."),
+    Problem("cross_origin", 403, "A page in a browser may not call this", False,
+            "Call from a program: without Origin and Sec-Fetch-Site."),
     Problem("not_found", 404, "There is no such thing", False, "Check the path and the id."),
     Problem("method_not_allowed", 405, "The method is not known here", False, "Read the Allow header."),
+    Problem("request_timeout", 408, "The request did not arrive in time", True, "Send it whole, and at once."),
     Problem("busy", 409, "Another verification is searching", True, "Wait for it, or cancel it, then try again."),
     Problem("not_cancellable", 409, "The verification can no longer be cancelled", False, "It has been captured."),
     Problem("state_conflict", 409, "The verification is not in a state that allows this", False, "Look at its state."),
@@ -48,6 +54,7 @@ _ALL = (
     Problem("source_exists", 409, "The user is enrolled already", False, "CypherFace keeps the first source picture."),
     Problem("too_large", 413, "The request body is too large", False, "Send less."),
     Problem("unsupported_media_type", 415, "The content type is not accepted", False, "Send the documented type."),
+    Problem("misdirected", 421, "The Host header names another server", False, "Use the address of api.tcp."),
     Problem("invalid_user_id", 422, "The user id is not acceptable", False,
             "1-128 characters of A-Z a-z 0-9 . _ @ : + = -"),
     Problem("looks_like_card_number", 422, "A field looks like a payment card number", False,
@@ -65,6 +72,7 @@ _ALL = (
             "Read reasons; take another picture."),
     Problem("configuration_refused", 422, "The configuration cannot be used", False, "Read detail and problems."),
     Problem("locked_out", 429, "Too many failed verifications", True, "Wait as Retry-After says."),
+    Problem("headers_too_large", 431, "The request has too many or too large headers", False, "Send less."),
     Problem("internal_error", 500, "Something went wrong inside the agent", True, "See the agent's log."),
     Problem("service_refused", 502, "CypherFace refused the request", False, "Read detail."),
     Problem("offline", 503, "CypherFace cannot be reached", True, "Check the network."),
@@ -77,6 +85,7 @@ _ALL = (
     Problem("key_unavailable", 503, "The device key cannot be read", False, "See outbox.key, and: edge-agent doctor"),
     Problem("environment", 503, "The device or its configuration lacks something", False, "Run: edge-agent doctor"),
     Problem("state_moved", 503, "The stored data comes from another machine", False, "Run: edge-agent adopt"),
+    Problem("too_many_connections", 503, "Too many connections are open", True, "Close some, or use them again."),
     Problem("starting", 503, "The agent is still starting", True, "Try again in a second."),
     Problem("stopping", 503, "The agent is stopping", True, "Try again when it runs."),
 )  # fmt: skip
@@ -123,4 +132,6 @@ def document(error: AgentError, problem: Problem) -> JsonObject:
     }
     if isinstance(error, SessionRefused) and error.retry_after_s is not None:
         body["retry_after_s"] = error.retry_after_s
+    if isinstance(error, SessionRefused) and error.active_id is not None:
+        body["active_id"] = error.active_id
     return body

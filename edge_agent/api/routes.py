@@ -1,6 +1,6 @@
 """The terminal API (v1): every route on one screen.
 
-Until roles are configured the Unix socket admits root and the daemon's own user, with every role.
+``any``: whoever is admitted, that is, has a role at all (access.py, admission.py). Owners are told apart by the handlers.
 """
 
 from __future__ import annotations
@@ -11,12 +11,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_agent.agent import Agent
 from edge_agent.api import condition, configuring, outbox_routes, users, verifications
+from edge_agent.api.access import Access
+from edge_agent.api.admission import Admission
 from edge_agent.api.answers import http_problem, problem_answer, problem_of
 from edge_agent.api.calls import Call
 from edge_agent.api.peer import STATE_KEY, Peer
@@ -73,27 +76,35 @@ def route_table() -> tuple[Entry, ...]:
     )
 
 
-def application(agent: Agent, settings: Settings) -> Starlette:
+def application(agent: Agent, settings: Settings, access: Access) -> Starlette:
     """The ASGI application over ``agent`` and its configuration."""
     by_path: dict[str, dict[str, Entry]] = {}
     for entry in route_table():
         by_path.setdefault(entry.path, {})[entry.method] = entry
     routes = [
-        Route(path, _endpoint(agent, settings, entries), methods=list(entries)) for path, entries in by_path.items()
+        Route(path, _endpoint(agent, settings, access, entries), methods=list(entries))
+        for path, entries in by_path.items()
     ]
-    return Starlette(routes=routes, exception_handlers={HTTPException: http_problem})
+    return Starlette(
+        routes=routes,
+        middleware=[Middleware(Admission, access=access)],
+        exception_handlers={HTTPException: http_problem},
+    )
 
 
 def _endpoint(
-    agent: Agent, settings: Settings, entries: Mapping[str, Entry]
+    agent: Agent, settings: Settings, access: Access, entries: Mapping[str, Entry]
 ) -> Callable[[Request], Awaitable[Response]]:
     async def endpoint(request: Request) -> Response:
-        peer = request.state._state.get(STATE_KEY)  # noqa: SLF001 - the protocol puts it there, see api/peer.py
-        if not isinstance(peer, Peer) or not peer.admitted():
-            return problem_answer("forbidden", "cannot answer: this caller is not admitted")
+        peer: Peer = request.state._state[STATE_KEY]  # noqa: SLF001 - the admission puts it there
         method = "GET" if request.method == "HEAD" else request.method
+        role = entries[method].role
+        if role != "any" and role not in peer.roles:
+            detail = f"cannot {method} {entries[method].path}: {peer.caller} does not have the role {role}"
+            access.refuse("forbidden", detail)
+            return problem_answer("forbidden", detail)
         try:
-            return await entries[method].handler(Call(request, agent, peer, settings))
+            return await entries[method].handler(Call(request, agent, peer, settings, access))
         except ClientDisconnect:
             return Response(status_code=499)
         except AgentError as exc:

@@ -27,6 +27,13 @@ def running(tmp_path: Path, sandbox: SandboxServer) -> Iterator[Terminal]:
         yield t
 
 
+@pytest.fixture(scope="module")
+def refusing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Terminal]:
+    """One terminal for a module's tables of requests that are refused: they leave nothing behind."""
+    with SandboxServer() as server, terminal(tmp_path_factory.mktemp("refusing"), server) as t:
+        yield t
+
+
 @pytest.fixture
 def client(running: Terminal) -> Iterator[AgentClient]:
     with running.client() as c:

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from edge_agent.api.peer import Peer
+from edge_agent.api.access import Access
 from edge_agent.api.routes import route_table
 from edge_agent.client import AgentClient
 from edge_agent.errors import StorageError
@@ -47,8 +47,8 @@ def ask(terminal: Terminal, method: str, path: str) -> httpx.Response:
         ("POST", "/v1/audit/verify?expect_head=7"),
     ],
 )
-def test_a_request_that_makes_no_sense_is_refused(stocked: Any, method: str, path: str) -> None:
-    answer = ask(stocked[0], method, path)
+def test_a_request_that_makes_no_sense_is_refused(refusing: Terminal, method: str, path: str) -> None:
+    answer = ask(refusing, method, path)
     assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
     assert answer.json()["detail"].startswith("cannot ")
 
@@ -61,7 +61,7 @@ def test_the_operators_routes_are_for_admins() -> None:
 
 def test_a_caller_who_is_not_admitted_gets_no_picture(stocked: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     terminal, made = stocked
-    monkeypatch.setattr(Peer, "admitted", lambda _: False)
+    monkeypatch.setattr(Access, "peer_of", lambda *_: None)
     answer = ask(terminal, "POST", f"/v1/outbox/{made.waiting}/export")
     assert (answer.status_code, PICTURE in answer.content) == (403, False)
 
