@@ -11,7 +11,7 @@ import contextlib
 import json
 import math
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -135,15 +135,26 @@ def _long_after() -> float:
 
 
 async def stream(
-    reader: Subscription, *, heartbeat_s: float, boottime_s: Callable[[], float] = _long_after
+    reader: Subscription,
+    *,
+    heartbeat_s: float,
+    boottime_s: Callable[[], float] = _long_after,
+    see: Callable[[Event], Awaitable[Event | None]] | None = None,
 ) -> AsyncIterator[bytes]:
-    """Server-Sent Events of a reader, with comments as heartbeats. ``boottime_s``: the clock; without one all is old."""
+    """Server-Sent Events of a reader, with comments as heartbeats. ``boottime_s``: the clock; without one all is old.
+
+    ``see``: what of an event this reader may see; None = all of every event.
+    """
     yield b": edge-agent events\n\n"
     while True:
         try:
             event = await reader.next(heartbeat_s)
         except StopAsyncIteration:
             return
+        if event is not None and see is not None:
+            event = await see(event)
+            if event is None:
+                continue
         yield b": heartbeat\n\n" if event is None else encode(event, boottime_s())
 
 

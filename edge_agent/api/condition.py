@@ -27,7 +27,7 @@ async def ready(call: Call) -> Response:
 
 
 async def status(call: Call) -> Response:
-    """How the agent is doing: parts, queue, network, frames."""
+    """How the agent is doing: parts, queue, network, frames; for an admin also what others asked and said."""
     agent = call.agent
     forwarder = agent.forwarder_status
     body: JsonObject = {
@@ -61,4 +61,16 @@ async def status(call: Call) -> Response:
         body["storage"] = await agent.storage()
     except AgentError as exc:
         body["queue"] = body["storage"] = {"error": exc.code}
+    if call.peer.is_admin:
+        body["access"] = call.access.describe()
+    else:
+        _withhold(body)
     return JSONResponse(body)
+
+
+def _withhold(body: JsonObject) -> None:
+    """What only an admin is told: what the service said (it may name a user), who else is served, what is configured."""
+    body["network"]["last_error"] = None
+    body["configuration"] = {"restart_needed": body["configuration"]["restart_needed"]}
+    body["storage"] = {name: body["storage"].get(name) for name in ("takes_captures", "problem")}
+    body["queue"].pop("states", None)

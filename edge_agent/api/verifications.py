@@ -12,6 +12,7 @@ from edge_agent.agent import Agent
 from edge_agent.api import wire
 from edge_agent.api.answers import answer
 from edge_agent.api.calls import Call, idempotency_key, parse, read_body, refuse, seconds
+from edge_agent.api.ownership import lens, owned, readable
 from edge_agent.events import stream
 from edge_agent.outbox.records import Consent, NewVerification, StateConflict, VerificationRecord
 from edge_agent.texts import hint_text
@@ -90,27 +91,29 @@ def canonical(asked: wire.VerificationRequest) -> bytes:
 async def get_verification(call: Call) -> Response:
     """One record; ``?wait=`` holds until it is no longer working."""
     wait_s = seconds(call.request, "wait", wire.MAX_WAIT_S)
-    id_ = call.request.path_params["id"]
+    record = await readable(call)
     if wait_s:
-        await call.agent.wait(id_, wait_s, lambda r: r.state not in WORKING_STATES)
-    return answer(verification_body(call.agent, await call.agent.get(id_)))
+        await call.agent.wait(record.id, wait_s, lambda r: r.state not in WORKING_STATES)
+        record = await call.agent.get(record.id)
+    return answer(verification_body(call.agent, record))
 
 
 async def list_verifications(call: Call) -> Response:
-    """The newest first, optionally of one state."""
+    """The newest first, optionally of one state: the caller's own, for an admin all."""
     text = call.request.query_params.get("state")
     try:
         state = State(text) if text is not None else None
     except ValueError as exc:
         raise refuse("invalid_request", f"cannot list: there is no state {text!r}") from exc
-    records = await call.agent.list(state=state)
+    records = await call.agent.list(state=state, caller=None if call.peer.is_admin else call.peer.caller)
     return answer(wire.VerificationList(items=[verification_body(call.agent, r) for r in records]))
 
 
 async def cancel(call: Call) -> Response:
-    """Cancel while searching."""
+    """Cancel while searching. Its owner alone may: nobody else knows what the customer was told."""
+    record = await owned(call)
     try:
-        record = await call.agent.cancel(call.request.path_params["id"])
+        record = await call.agent.cancel(record.id)
     except StateConflict as exc:
         detail = f"cannot cancel: the verification is {exc.current.state.value}"
         raise refuse("not_cancellable", detail) from exc
@@ -119,12 +122,12 @@ async def cancel(call: Call) -> Response:
 
 async def verification_events(call: Call) -> Response:
     """Server-Sent Events of one verification."""
-    record = await call.agent.get(call.request.path_params["id"])
+    record = await readable(call)
     return _events(call, record.id)
 
 
 async def all_events(call: Call) -> Response:
-    """Server-Sent Events of everything."""
+    """Server-Sent Events of the terminal and of the caller's own verifications; for an admin of everything."""
     return _events(call, None)
 
 
@@ -135,8 +138,9 @@ def _events(call: Call, verification_id: str | None) -> Response:
 
     async def body() -> AsyncIterator[bytes]:
         after = int(text) if text is not None else None
+        see = None if call.peer.is_admin else lens(call.agent, call.peer.caller)
         with call.agent.bus.subscribe(verification_id, after=after) as reader:
-            async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=call.agent.clock.boottime_s):
+            async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=call.agent.clock.boottime_s, see=see):
                 yield chunk
 
     return StreamingResponse(body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})

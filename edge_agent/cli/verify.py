@@ -129,10 +129,10 @@ def _print_configuration(configuration: object) -> None:
     """What is not as the file says."""
     if not isinstance(configuration, dict):
         return
-    for problem in (configuration["last_reload"] or {}).get("problems", []):
+    for problem in (configuration.get("last_reload") or {}).get("problems", []):
         click.echo(f"  the old configuration goes on: {problem}")
     if configuration["restart_needed"]:
         click.echo(f"  a restart is needed for: {', '.join(configuration['restart_needed'])}")
-    trial = configuration["trial"]
+    trial = configuration.get("trial")  # an admin is told
     if trial and trial["left_s"] is not None:
         click.echo(f"  a configuration is on trial: {trial['phase']}, {trial['left_s']:.0f} s left")
