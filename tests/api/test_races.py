@@ -128,9 +128,9 @@ def test_an_unexpected_error_is_a_problem_document_that_quotes_nothing(
         (EnvironmentFault("cannot say"), "environment"),
     ],
 )
-def test_a_fault_of_the_device_is_a_503_with_a_documented_code(running: Terminal, error: Exception, code: str) -> None:
-    fail_once(running.agent.keeper, Store.find_replay, error)
-    answer = start(running, json={"user_id": "alice"})
+def test_a_fault_of_the_device_is_a_503_with_a_documented_code(refusing: Terminal, error: Exception, code: str) -> None:
+    fail_once(refusing.agent.keeper, Store.find_replay, error)
+    answer = start(refusing, json={"user_id": "alice"})
     assert (answer.status_code, answer.json()["code"]) == (503, code)
 
 
@@ -165,7 +165,7 @@ def test_enrolling_without_the_store_is_refused_before_anything_is_uploaded(
         assert [seen for seen in sandbox.requests if seen.step == "generate_url"] == []
 
 
-def test_retry_after_is_never_too_short(running: Terminal) -> None:
+def test_retry_after_is_never_too_short() -> None:
     from edge_agent.api.answers import problem_of
     from edge_agent.errors import SessionRefused
 
@@ -173,8 +173,8 @@ def test_retry_after_is_never_too_short(running: Terminal) -> None:
     assert answer.headers["retry-after"] == "4"
 
 
-def test_a_number_that_is_none_cannot_resume_events(running: Terminal) -> None:
-    with raw(running) as http:
+def test_a_number_that_is_none_cannot_resume_events(refusing: Terminal) -> None:
+    with raw(refusing) as http:
         for value in ("x", "9" * 5000, "-1"):
             answer = http.get("/v1/events", headers={"Last-Event-ID": value})
             assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")

@@ -416,26 +416,26 @@ def test_events_tell_states_and_hints_and_can_be_resumed(running: Terminal, clie
     ],
 )
 def test_a_bad_request_gets_a_problem_document(
-    running: Terminal, options: dict[str, Any], status: int, code: str
+    refusing: Terminal, options: dict[str, Any], status: int, code: str
 ) -> None:
-    answer = start(running, **options)
+    answer = start(refusing, **options)
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
     assert (answer.status_code, problem["code"], problem["status"]) == (status, code, status)
     assert {"type", "title", "detail", "hint", "retryable"} <= problem.keys()
-    assert running.camera.opened == 0
+    assert refusing.camera.opened == 0
 
 
 @pytest.mark.parametrize("key", [None, "", "x" * 256, "a b"])
-def test_an_idempotency_key_is_required(running: Terminal, key: str | None) -> None:
+def test_an_idempotency_key_is_required(refusing: Terminal, key: str | None) -> None:
     headers = {} if key is None else {"Idempotency-Key": key}
-    with raw(running) as http:
+    with raw(refusing) as http:
         answer = http.post("/v1/verifications", json={"user_id": "a"}, headers=headers)
     assert (answer.status_code, answer.json()["code"]) == (422, "idempotency_key_missing")
 
 
-def test_unknown_paths_ids_and_methods_are_problems_too(running: Terminal) -> None:
-    with raw(running) as http:
+def test_unknown_paths_ids_and_methods_are_problems_too(refusing: Terminal) -> None:
+    with raw(refusing) as http:
         assert http.get("/v2").json()["code"] == "not_found"
         assert http.get("/v1/verifications/nope").json()["code"] == "not_found"
         assert http.get("/v1/verifications", params={"state": "lost"}).json()["code"] == "invalid_request"
@@ -470,14 +470,14 @@ def test_only_the_owner_can_reach_the_socket(running: Terminal) -> None:
 
 
 def test_a_second_agent_on_the_same_socket_is_refused(running: Terminal, tmp_path: Path) -> None:
-    from edge_agent.daemon import bind
+    from edge_agent.listening import bind
 
     with pytest.raises(EnvironmentFault, match="another agent answers there"):
         bind(running.socket)
 
 
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
-    from edge_agent.daemon import bind
+    from edge_agent.listening import bind
 
     path = tmp_path / "api.sock"
     dead = socket.socket(socket.AF_UNIX)
