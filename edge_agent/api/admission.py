@@ -30,6 +30,9 @@ class Admission:
         self._access = access
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+            return
         admitted = self._admit(scope)
         if isinstance(admitted, Peer):
             scope["state"] = {**scope.get("state", {}), STATE_KEY: admitted}

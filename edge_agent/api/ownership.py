@@ -27,7 +27,11 @@ async def owned(call: Call) -> VerificationRecord:
     """The verification of the path, for its owner alone. Raises InputError not_found; ``forbidden`` for an admin."""
     record = await readable(call)
     if record.caller != call.peer.caller:
-        raise InputError("cannot do this to another caller's verification", code="forbidden")
+        raise InputError(
+            "cannot do this to another caller's verification",
+            code="forbidden",
+            hint="only who started it can; it ends by itself after its search_timeout_s",
+        )
     return record
 
 
