@@ -9,7 +9,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Self
 
-from edge_agent.api.peer import peer_of
+from edge_agent.api.peer import credentials_of
 from tests.load.clients import Clients, Load, Tally
 
 if TYPE_CHECKING:
@@ -63,7 +63,7 @@ def resident_bytes(socket: Path) -> int:
     """Resident memory of the process that listens on ``socket``."""
     with sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM) as probe:
         probe.connect(str(socket))
-        peer = peer_of(probe)
+        peer = credentials_of(probe)
     if peer is None:
         raise OSError(f"nobody is known behind {socket}")
     for line in Path(f"/proc/{peer.pid}/status").read_text().splitlines():
