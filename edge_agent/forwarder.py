@@ -23,7 +23,7 @@ from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadTarget
 from edge_agent.cypherface.wire import new_image_name
 from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, StorageError, Transient, report
-from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict
+from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict, VerificationRecord
 from edge_agent.outbox.store import Store
 from edge_agent.retry import Decision, Park, Retry, Stop, decide
 from edge_agent.storekeeper import Storekeeper
@@ -89,6 +89,8 @@ class Forwarder:
         self._environment = Environment(settings.base_url, settings.merchant_id)
         self._wake = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._sequences: dict[asyncio.Task[None], VerificationRecord] = {}
+        """Those under way, and whose."""
         self._backlog = 0
         self._retired = False
         self._holders = 0
@@ -152,7 +154,17 @@ class Forwarder:
         if leased is None:
             self.wake()
         else:
-            self._spawn(self._forward(leased), f"forward {leased.record.id}", backlog=False)
+            self._start(leased, backlog=False)
+
+    async def abandon(self, erased: Callable[[VerificationRecord], bool]) -> None:
+        """Cut the sequences short whose capture was ``erased`` in the store: no further step is taken for them.
+
+        What has left the terminal cannot be called back; its answer is not taken, because the lease is gone.
+        """
+        cut = [task for task, record in self._sequences.items() if erased(record)]
+        for task in cut:
+            task.cancel()
+        await asyncio.gather(*cut, return_exceptions=True)
 
     async def run(self) -> None:
         """Forward until cancelled, or retired and done. On cancellation the sequences under way are given back."""
@@ -193,7 +205,7 @@ class Forwarder:
             leased = await self._keeper.run(Store.lease_next, self._environment, lease_s=self.lease_s)
             if leased is None:
                 return await self._nothing_to_lease()
-            self._spawn(self._forward(leased), f"forward {leased.record.id}", backlog=True)
+            self._start(leased, backlog=True)
         return IDLE_S
 
     async def _nothing_to_lease(self) -> float:
@@ -211,7 +223,12 @@ class Forwarder:
             return 0
         return 1 if self._availability.down else BACKLOG_SLOTS
 
-    def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, backlog: bool) -> None:
+    def _start(self, leased: Leased, *, backlog: bool) -> None:
+        task = self._spawn(self._forward(leased), f"forward {leased.record.id}", backlog=backlog)
+        self._sequences[task] = leased.record
+        task.add_done_callback(self._sequences.pop)
+
+    def _spawn(self, work: Coroutine[Any, Any, None], name: str, *, backlog: bool) -> asyncio.Task[None]:
         self._backlog += backlog
         self.status.active += 1
         task = asyncio.create_task(work, name=name)
@@ -227,6 +244,7 @@ class Forwarder:
                 report(log, error, f"cannot {name}")
 
         task.add_done_callback(ended)
+        return task
 
     async def _forward(self, leased: Leased) -> None:
         """One attempt; whatever happens, the lease is not kept."""

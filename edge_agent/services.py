@@ -14,6 +14,7 @@ from edge_agent.availability import ForwarderStatus
 from edge_agent.config import Config
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.forwarder import Forwarder
+from edge_agent.outbox.records import VerificationRecord
 from edge_agent.storekeeper import Storekeeper
 
 
@@ -79,6 +80,11 @@ class Services:
     def _pulse(self) -> None:
         if self._beat is not None:
             self._beat()
+
+    async def abandon(self, erased: Callable[[VerificationRecord], bool]) -> None:
+        """Cut the sequences of what was erased short; see ``Forwarder.abandon``."""
+        for service in tuple(self._open):
+            await service.forwarder.abandon(erased)
 
     async def look_again(self) -> None:
         """After a reload: fresh connections and certificate authorities, and no more waiting, also after a stop."""

@@ -273,3 +273,7 @@ class StoreKeys:
 
     def body_hmac(self, body: bytes) -> bytes:
         return mac(self.lookup, "body", body)
+
+    def claim_hmac(self, verification_id: str, name: str, value: str) -> bytes:
+        """Proves what a request said to whoever claims to know it; equal values of two requests look different."""
+        return mac(self.lookup, "claim", verification_id, name, value)

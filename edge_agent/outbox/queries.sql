@@ -19,6 +19,12 @@ SELECT * FROM verifications WHERE caller = :caller AND seq < :before ORDER BY se
 SELECT * FROM verifications WHERE caller = :caller AND state = :state AND seq < :before
 ORDER BY seq DESC LIMIT :limit
 
+-- A verdict is the last thing that is audited about a verification, so the audit log has their order.
+-- name: verdicts_of_user
+SELECT * FROM verifications INDEXED BY verifications_by_user
+WHERE user_hmac = :user_hmac AND erased = 0 AND state IN ('verified', 'not_verified')
+ORDER BY audit_seq DESC LIMIT :limit
+
 -- name: count_states
 SELECT state, number FROM state_counts
 

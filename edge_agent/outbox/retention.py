@@ -12,7 +12,7 @@ from edge_agent.outbox.audit import Entry
 from edge_agent.outbox.core import QUERIES
 from edge_agent.outbox.crypto import mac
 from edge_agent.outbox.records import Destruction, Recovery, VerificationRecord
-from edge_agent.outbox.rows import Row
+from edge_agent.outbox.rows import Row, lease_of
 from edge_agent.types import State
 
 _EXPIRED_PER_TICK = 200
@@ -94,37 +94,41 @@ class Retention(AsideRetention):
                     self._apply("unpark" if row["parked"] else "expire", row, now, {"max_age_s": self.limits.max_age_s})
             return [row["seq"] for row in rows]
 
-    def withdraw(self, verification_id: str) -> VerificationRecord:
+    def withdraw(self, verification_id: str, *, actor: str | None = None) -> VerificationRecord:
         """Consent withdrawn: an open verification becomes ``deleted``; of any, everything personal is destroyed.
 
         A verification that ended keeps its state. The user's key goes with the last of its verifications. Copies
-        that were set aside go first, whole: nothing that is told to be erased may be left in them.
+        that were set aside go first, whole: nothing that is told to be erased may be left in them. A lease ends: its
+        result is not taken any more, and the quarantine of a PUT that was under way begins. ``actor`` is audited.
+
+        Raises InputError ``not_found``, StorageError ``tampered``.
         """
         with self._database.reading():
             self._find(verification_id)
         self._reserve.insist(lambda: self._destroy_asides("erasure"))
-        record = self._reserve.insist(lambda: self._erase(verification_id))
+        record = self._reserve.insist(lambda: self._erase(verification_id, actor))
         self._wipe()
         return record
 
-    def _erase(self, verification_id: str) -> VerificationRecord:
+    def _erase(self, verification_id: str, actor: str | None) -> VerificationRecord:
         with self._change() as now:
             row = self._find(verification_id)
-            record = self._apply("erase", row, now) or self._record(row, now)
+            self._end_uploads(row, now)
+            record = self._apply("erase", row, now, _by(actor)) or self._record(row, now)
             if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
                 self._delete_user(row["user_hmac"])
                 self._rewrite_users()
             return record
 
-    def delete_user(self, user_id: str) -> Destruction:
+    def delete_user(self, user_id: str, *, actor: str | None = None) -> Destruction:
         """Destroy everything about a user but tombstones, lock-outs and the audit's keyed name.
 
         Copies that were set aside go first, whole. Then the user's key, in a transaction of its own: from then on
-        nothing can be read again, and a crash in between is resumed by ``recover``.
+        nothing can be read again, and a crash in between is resumed by ``recover``. ``actor`` is audited.
         """
         user_hmac = self._keys.user_hmac(user_id)
         self._reserve.insist(lambda: self._destroy_asides("erasure"))
-        audit_seq = self._reserve.insist(lambda: self._destroy_key(user_hmac))
+        audit_seq = self._reserve.insist(lambda: self._destroy_key(user_hmac, actor))
         captures, records = self._erase_rows(user_hmac)
         self._wipe()
         return Destruction(user_hmac.hex(), captures, records, audit_seq, traces_left=self.erasure_pending)
@@ -179,9 +183,15 @@ class Retention(AsideRetention):
         sealed = mac(self._keys.row, "meta", "clock", saved)
         self._database.execute(QUERIES["set_meta"], name="clock", value=saved, mac=sealed)
 
-    def _destroy_key(self, user_hmac: bytes) -> int:
+    def _end_uploads(self, row: Row, now: Moment) -> None:
+        """Whoever held the lease lets go now: what it was sending may still land, and may not a minute later."""
+        lease = lease_of(row)
+        if lease is not None:
+            self._settle_uploads(row, lease, now)
+
+    def _destroy_key(self, user_hmac: bytes, actor: str | None) -> int:
         with self._change() as now:
-            audit_seq = self._chain.append(Entry("user_destroyed", user_hmac=user_hmac), now)
+            audit_seq = self._chain.append(Entry("user_destroyed", user_hmac=user_hmac, detail=_by(actor)), now)
             self._query("begin_erasure", user_hmac=user_hmac, audit_seq=audit_seq)
             self._delete_user(user_hmac)
             return audit_seq
@@ -202,6 +212,7 @@ class Retention(AsideRetention):
             for row in rows:
                 # a row that was tampered with is erased all the same, and the log says so
                 genuine = self._mac_fits("verifications", row)
+                self._end_uploads(row, now)
                 self._apply("erase", row, now, None if genuine else {"tampered": True})
             return rows
 
@@ -240,6 +251,10 @@ class Retention(AsideRetention):
             self.erasure_pending = not self._reserve.insist(self._database.truncate_log)
         except StorageError as exc:
             _only_full(exc)
+
+
+def _by(actor: str | None) -> dict[str, str] | None:
+    return None if actor is None else {"actor": actor}
 
 
 def _batch(rows: list[Row]) -> list[Row]:

@@ -149,7 +149,23 @@ class Sessions(Lockouts):
             private=seal(user_key, private.encode(), place) if private else None,
         )
         row = self._query("by_id", id=verification_id).fetchone()
-        return self._record(self._finish("create", row, now, None, {"caller": new.caller}), now)
+        detail = {"caller": new.caller, **self._claims(verification_id, new)}
+        return self._record(self._finish("create", row, now, None, detail), now)
+
+    def _claims(self, verification_id: str, new: NewVerification) -> dict[str, Any]:
+        """What the request said, for the audit log, which outlives erasure: keyed hashes, and the scopes of consent."""
+        said = {
+            "reference": new.reference,
+            "amount": None if new.amount is None else str(new.amount),
+            "currency": new.currency,
+            "consent": None if new.consent is None else new.consent.reference,
+        }
+        claims: dict[str, Any] = {
+            name: self._keys.claim_hmac(verification_id, name, value).hex()
+            for name, value in said.items()
+            if value is not None
+        }
+        return claims if new.consent is None else claims | {"consent_scopes": list(new.consent.scopes)}
 
     def _ensure_user(self, user_hmac: bytes, user_id: str) -> bytes:
         known = self._user_key(user_hmac)
