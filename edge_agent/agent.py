@@ -22,14 +22,16 @@ from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, CameraStatus
 from edge_agent.camerakeeper import Camerakeeper, Ending
 from edge_agent.config import Config, ModelsSection
-from edge_agent.errors import AgentError
+from edge_agent.enrolling import Enroller, Studio
+from edge_agent.enrolments import Enrolments
+from edge_agent.errors import AgentError, SessionRefused
 from edge_agent.events import EventBus
 from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
 from edge_agent.outbox.clock import Clock, SystemClock
 from edge_agent.outbox.configured import open_outbox, salvage_outbox
-from edge_agent.outbox.records import Environment, Limits, NewVerification, VerificationRecord
+from edge_agent.outbox.records import Destruction, Environment, Limits, NewVerification, VerificationRecord
 from edge_agent.outbox.store import Store
 from edge_agent.parts import Parts, VisionFactory
 from edge_agent.reload import Part
@@ -37,7 +39,7 @@ from edge_agent.screening import Vision
 from edge_agent.services import Services
 from edge_agent.storekeeper import Storekeeper
 from edge_agent.tasks import Tasks
-from edge_agent.types import GateCode, JsonObject, State
+from edge_agent.types import Assessment, GateCode, JsonObject, State
 from edge_agent.verifications import Rooms, Verifications
 from edge_agent.workers import Worker
 
@@ -99,8 +101,10 @@ class Agent:
             on_change=self._camera_changed,
             beat=self.heartbeats.expect("camera", within_s=CAMERA_TURN_S),
         )
+        self._enroller = Enroller(self._studio())
         self._verifications = Verifications(
             self._parts,
+            enroller=self._enroller,
             keeper=self.keeper,
             camera=self.camera,
             rooms=self._rooms,
@@ -108,9 +112,30 @@ class Agent:
             announcer=self._announcer,
             clock=self.clock,
         )
+        self._enrolments = Enrolments(
+            self._parts,
+            keeper=self.keeper,
+            enroller=self._enroller,
+            verifications=self._verifications,
+            announcer=self._announcer,
+        )
         if start_anew is not None:
             self.camera.ending = Ending(self._verifications.end_if_idle, self._verifications.go_on, start_anew)
         self._ready = asyncio.Event()
+
+    def _studio(self) -> Studio:
+        return Studio(
+            open_camera=self.camera.open,
+            close_camera=self.camera.release,
+            camera_worker=self._rooms.camera,
+            inference_worker=self._rooms.inference,
+            announcer=self._announcer,
+            on_frame=self._count_frame,
+            clock=self.clock.monotonic_s,
+        )
+
+    def _count_frame(self, assessment: Assessment) -> None:
+        self._verifications.count_frame(assessment)
 
     @property
     def config(self) -> Config:
@@ -142,6 +167,7 @@ class Agent:
         self._verifications.stopping = True
         self._links.close()
         await self._verifications.interrupt("interrupted", "the agent stopped")
+        await self._enroller.end(SessionRefused("cannot enrol: the agent is stopping", code="stopping"))
         await self._tasks.cancel()
         self.bus.close()
 
@@ -202,6 +228,14 @@ class Agent:
         """See Verifications.cancel."""
         return await self._verifications.cancel(verification_id)
 
+    async def withdraw(self, verification_id: str, *, actor: str) -> VerificationRecord:
+        """See Verifications.withdraw."""
+        return await self._verifications.withdraw(verification_id, actor=actor)
+
+    async def delete_user(self, user_id: str, *, actor: str) -> tuple[Destruction, bool]:
+        """See Verifications.delete_user."""
+        return await self._verifications.delete_user(user_id, actor=actor)
+
     def hint_of(self, verification_id: str) -> GateCode | None:
         """The hint that the customer is shown now, while searching."""
         return self._verifications.hint_of(verification_id)
@@ -236,21 +270,13 @@ class Agent:
 
     # -- enrolment ------------------------------------------------------------------------------------------------
 
-    async def enrol(self, user_id: str, picture: bytes) -> None:
-        """Pre-screen ``picture`` and upload it as the user's source; never queued.
+    async def enrol(self, user_id: str, picture: bytes, *, actor: str) -> None:
+        """See Enrolments.enrol."""
+        await self._enrolments.enrol(user_id, picture, actor=actor)
 
-        Raises InputError (not a picture), PictureRefused (the gate), ModelError, CypherFaceError.
-        """
-        self.keeper.require()  # an enrolment that cannot be audited does not begin
-        vision = await self._parts.need_vision()
-        service = self._services.current
-        if service is None:
-            raise self._parts.fault("cypherface")
-        service.forwarder.hold()  # and its client
-        try:
-            await self._parts.enrolment.enrol(user_id, picture, vision, service.client)
-        finally:
-            service.forwarder.let_go()
+    async def enrol_from_camera(self, user_id: str, *, actor: str, search_timeout_s: float | None = None) -> None:
+        """See Enrolments.enrol_from_camera."""
+        await self._enrolments.enrol_from_camera(user_id, actor=actor, search_timeout_s=search_timeout_s)
 
     # -- configuration --------------------------------------------------------------------------------------------
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
+from collections.abc import Callable, Iterator
 
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import CameraStatus
@@ -40,13 +42,30 @@ class Announcer:
         old = verdict_at is not None and verdict_at.boottime_s <= until_s
         return earlier_valid_s if old else self._result_valid_s
 
-    def hint(self, verification_id: str, code: GateCode | None) -> None:
-        """What the customer is shown; None = all is well."""
-        self._publish("hint", {"code": code.value if code else None, "text": hint_text(code)}, verification_id)
+    def hint(self, verification_id: str | None, code: GateCode | None) -> None:
+        """What the customer is shown; code None = all is well, no verification = an enrolment."""
+        data = {"code": code.value if code else None, "text": hint_text(code)}
+        self._publish("hint", data | _of_enrolment(verification_id), verification_id)
 
-    def camera(self, verification_id: str, state: str, detail: str) -> None:
-        """What this verification sees of it: ``lost`` or ``ok``."""
-        self._publish("camera", {"state": state, "detail": detail}, verification_id)
+    def camera(self, verification_id: str | None, state: str, detail: str) -> None:
+        """What this verification sees of it: ``lost`` or ``ok``; no verification = an enrolment."""
+        data = {"state": state, "detail": detail}
+        self._publish("camera", data | _of_enrolment(verification_id), verification_id)
+
+    @contextlib.contextmanager
+    def enrolling(self) -> Iterator[Callable[[str], None]]:
+        """An enrolment from the camera: ``searching``, then what is said, then ``ended`` with its error's code or None."""
+
+        def say(state: str, code: str | None = None) -> None:
+            self._publish("enrolment", {"state": state, "code": code})
+
+        say("searching")
+        try:
+            yield say
+        except BaseException as exc:
+            say("ended", exc.code if isinstance(exc, AgentError) else "cancelled")
+            raise
+        say("ended")
 
     def camera_status(self, status: CameraStatus) -> None:
         """The terminal's camera, also between verifications: lost, or a step of its recovery, or back."""
@@ -99,3 +118,7 @@ class Announcer:
 
     def _publish(self, kind: str, data: dict[str, object], verification_id: str | None = None) -> None:
         self._bus.publish(kind, data, at=self._clock.wall(), verification_id=verification_id)
+
+
+def _of_enrolment(verification_id: str | None) -> dict[str, object]:
+    return {"enrolment": True} if verification_id is None else {}

@@ -14,7 +14,7 @@ from urllib.parse import quote, urlsplit
 
 import httpx
 
-from edge_agent.api.wire import VerificationBody
+from edge_agent.api.wire import MatchList, UserDestroyedBody, VerificationBody
 from edge_agent.api.wire_outbox import (
     AdoptionBody,
     AuditCheck,
@@ -30,6 +30,11 @@ from edge_agent.types import JsonObject
 
 CHECK_S = 1800.0
 """What reads or changes the whole outbox may take this much longer: a Pi with a full card."""
+
+ERASE_S = 300.0
+"""Erasing rewrites files: so much longer on a slow card."""
+UPLOAD_S = 120.0
+"""Two calls of CypherFace and an upload."""
 
 
 class ApiError(AgentError):
@@ -123,10 +128,33 @@ class AgentClient:
             self._call("DELETE", f"/v1/verifications/{verification_id}").content
         )
 
+    def withdraw(self, verification_id: str) -> VerificationBody:
+        """Consent withdrawn: destroy everything personal of it; what was not over is ``deleted``."""
+        answer = self._call("POST", f"/v1/verifications/{_segment(verification_id)}/withdraw", slow=ERASE_S)
+        return VerificationBody.model_validate_json(answer.content)
+
     def enrol(self, user_id: str, picture: bytes, content_type: str = "image/jpeg") -> None:
-        """Upload the user's source picture. Raises ApiError."""
+        """Upload the user's source picture. Raises ApiError (``picture_refused``, ``source_exists``, ``offline``)."""
         headers = {"Content-Type": content_type}
-        self._call("PUT", f"/v1/users/{quote(user_id, safe='')}/source", content=picture, headers=headers, slow=120.0)
+        self._call("PUT", f"/v1/users/{_segment(user_id)}/source", content=picture, headers=headers, slow=UPLOAD_S)
+
+    def enrol_from_camera(self, user_id: str, *, search_timeout_s: float | None = None) -> None:
+        """As ``enrol``, with whoever stands before the camera; ``close`` from another thread ends the filming."""
+        params = {"from": "camera"} | (
+            {} if search_timeout_s is None else {"search_timeout_s": f"{search_timeout_s:g}"}
+        )
+        slow = UPLOAD_S + (search_timeout_s or 120.0)
+        self._call("PUT", f"/v1/users/{_segment(user_id)}/source", params=params, slow=slow)
+
+    def matches(self, user_id: str, *, limit: int = 20) -> MatchList:
+        """What CypherFace said of this user, the newest verdict first."""
+        answer = self._call("GET", f"/v1/users/{_segment(user_id)}/matches", params={"limit": limit})
+        return MatchList.model_validate_json(answer.content)
+
+    def delete_user(self, user_id: str) -> UserDestroyedBody:
+        """Destroy everything local about a user; limits and lock-outs stay."""
+        answer = self._call("DELETE", f"/v1/users/{_segment(user_id)}", slow=ERASE_S)
+        return UserDestroyedBody.model_validate_json(answer.content)
 
     def status(self) -> JsonObject:
         """How the agent is doing."""

@@ -327,6 +327,30 @@ class SessionSection(Section):
     max_failures: int = Field(5, ge=0, le=1000, description="spoof or not_verified outcomes in 180 s; 0 = no lock-out")
 
 
+class EnrolmentSection(Section):
+    """Limits of the source picture, where they are stricter than the gate's; every later match is measured by it."""
+
+    min_inter_eye_px: float = Field(90.0, ge=10, le=2000, description="px; the least of ISO/IEC 19794-5 for a portrait")
+    max_second_face_ratio: Ratio = Field(0.1, description="nobody else in the picture, not even in the background")
+    max_yaw_deg: float = Field(12.0, gt=0, le=90, description="degrees; a turned source makes every later match worse")
+    max_pitch_deg: float = Field(12.0, gt=0, le=90, description="degrees; as max_yaw_deg")
+    max_roll_deg: float = Field(10.0, gt=0, le=90, description="degrees; as max_yaw_deg")
+    min_sharpness: float = Field(0.5, ge=0, le=1, description="0-1; above all blurred portraits that were measured")
+    min_luminance: Ratio = Field(0.3, description="mean luminance of the face; noise of a dark picture stays for years")
+    max_luminance: Ratio = Field(0.8, description="mean luminance of the face")
+    min_light_uniformity: Ratio = Field(0.4, description="left/right illumination uniformity; no half face in shadow")
+    search_timeout_s: float = Field(30.0, ge=1, le=120, description="s of filming, where the picture is the camera's")
+
+    def stricter(self, gate: GateSection) -> GateSection:
+        """``gate`` with these limits, each where it is the stricter of the two: a source is never judged laxer."""
+        limits = {
+            name: pick(getattr(gate, name), getattr(self, name))
+            for name in GateSection.model_fields.keys() & EnrolmentSection.model_fields.keys()
+            for pick in ((max,) if name.startswith("min_") else (min,))
+        }
+        return gate.model_copy(update=limits)
+
+
 class CaptureSection(Section):
     """The picture that is uploaded."""
 
@@ -420,6 +444,7 @@ class Config(Section):
     gate: GateSection = Field(default_factory=GateSection)
     session: SessionSection = Field(default_factory=SessionSection)
     capture: CaptureSection = Field(default_factory=CaptureSection)
+    enrolment: EnrolmentSection = Field(default_factory=EnrolmentSection)
     cypherface: CypherFaceSection
     outbox: OutboxSection = Field(default_factory=OutboxSection)
     offline: OfflineSection = Field(default_factory=OfflineSection)

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 
 from edge_agent.camera.port import Camera
 from edge_agent.config import CaptureSection, GateSection, SessionSection
-from edge_agent.errors import CameraError, ModelError
+from edge_agent.errors import AgentError, CameraError, ModelError
 from edge_agent.screening import Screener, Vision
 from edge_agent.session import BestShot, Framing
 from edge_agent.types import Assessment, Frame, GateCode
@@ -27,6 +27,8 @@ READ_S = 0.5
 LOST_S = 5.0
 """A camera that stays silent or away for so long has failed the session."""
 REOPEN_PAUSE_S = 0.5
+OVERTIME_S = 60.0
+"""A session that lasts so much longer than its search hangs: in the camera's driver, most likely."""
 MIN_REPEATS = 3
 """Equal pictures in a row: no sensor delivers so many, the camera is frozen."""
 MAX_INFERENCE_ERRORS = 3
@@ -93,6 +95,7 @@ class Filming:
         self._listeners = listeners
         self._clock = clock
         started_at_s = clock()
+        self._search_timeout_s = search_timeout_s
         self._deadline_s = started_at_s + search_timeout_s
         self._screener = Screener(vision, gate)
         self._framing = Framing(
@@ -109,6 +112,14 @@ class Filming:
 
     async def run(self) -> Outcome:
         """Film until there is an outcome. Cancellation ends it at the next frame."""
+        try:
+            async with asyncio.timeout(self._search_timeout_s + OVERTIME_S):
+                return await self._run()
+        except TimeoutError:
+            code = "camera_unavailable" if self._camera_worker.busy_s else AgentError.code
+            return Lost(code, "filming did not end in time")
+
+    async def _run(self) -> Outcome:
         while self._clock() < self._deadline_s:
             frame = await self._next_frame()
             if frame is None:

@@ -50,6 +50,7 @@ RULES: dict[str, Part] = {
     "session.result_valid_s": Part.VALIDITY,
     "session.max_failures": Part.LIMITS,
     "capture": Part.SESSION,
+    "enrolment": Part.SESSION,
     "cypherface": Part.SERVICE,
     "cypherface.upload_quarantine_s": Part.LIMITS,
     "outbox": Part.LIMITS,

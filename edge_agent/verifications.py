@@ -16,11 +16,12 @@ from edge_agent.announcer import Announcer
 from edge_agent.camera import Camera
 from edge_agent.camerakeeper import Camerakeeper
 from edge_agent.config import Config
-from edge_agent.errors import AgentError, SessionRefused, report
+from edge_agent.enrolling import Enroller
+from edge_agent.errors import AgentError, InputError, SessionRefused, report
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
 from edge_agent.forwarder import Forwarder
 from edge_agent.outbox.clock import Clock
-from edge_agent.outbox.records import NewVerification, StateConflict, VerificationRecord
+from edge_agent.outbox.records import Destruction, NewVerification, StateConflict, VerificationRecord
 from edge_agent.outbox.store import Store
 from edge_agent.parts import Parts
 from edge_agent.screening import Vision
@@ -30,9 +31,6 @@ from edge_agent.types import Assessment, GateCode
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
-
-OVERTIME_S = 60.0
-"""A session that lasts so much longer than its search hangs: in the camera's driver, most likely."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +65,7 @@ class Verifications:
         *,
         keeper: Storekeeper,
         camera: Camerakeeper,
+        enroller: Enroller,
         rooms: Rooms,
         tasks: Tasks,
         announcer: Announcer,
@@ -75,6 +74,7 @@ class Verifications:
         self._parts = parts
         self._keeper = keeper
         self._camera = camera
+        self._enroller = enroller
         self._rooms = rooms
         self._tasks = tasks
         self._announcer = announcer
@@ -94,12 +94,20 @@ class Verifications:
 
     @property
     def searching(self) -> bool:
-        return self._session is not None
+        """Somebody is being filmed: for a verification or for an enrolment."""
+        return self._session is not None or self._enroller.sitting is not None
 
     def refuse_if_stopping(self, what: str) -> None:
         """Raises SessionRefused."""
         if self.stopping or self._ending:
             raise SessionRefused(f"cannot {what}: the agent is stopping", code="stopping")
+
+    def refuse_if_filming(self, what: str) -> None:
+        """Raises SessionRefused (stopping, busy)."""
+        self.refuse_if_stopping(what)
+        if self._session is not None:
+            raise SessionRefused(f"cannot {what}: a verification is searching", code="busy")
+        self._enroller.refuse_if_filming()
 
     def end_if_idle(self) -> bool:
         """From now on none begins, if nobody is filmed and nobody waits for a verdict. ``go_on`` takes it back."""
@@ -145,6 +153,7 @@ class Verifications:
             raise SessionRefused(
                 f"cannot start: another verification is searching{active}", code="busy", active_id=active_id
             )
+        self._enroller.refuse_if_filming()
         lockout = await self._keeper.run(Store.locked_until, new.user_id)
         if lockout is not None:
             raise SessionRefused(
@@ -165,13 +174,9 @@ class Verifications:
 
     async def _film(self, session: _Session, record: VerificationRecord) -> None:
         try:
-            async with asyncio.timeout(record.search_timeout_s + OVERTIME_S):
-                outcome = await self._filming(session, record).run()
+            outcome = await self._filming(session, record).run()
         except asyncio.CancelledError:
             raise
-        except TimeoutError:
-            code = "camera_unavailable" if self._rooms.camera.busy_s else AgentError.code
-            outcome = Lost(code, "filming did not end in time")
         except Exception as exc:  # the top of a task: the session must end in the store too
             report(log, exc, f"filming {session.id} ended unexpectedly")
             outcome = Lost(AgentError.code, type(exc).__name__)
@@ -196,11 +201,12 @@ class Verifications:
             gate=session.config.gate,
             capture=session.config.capture,
             search_timeout_s=record.search_timeout_s,
-            listeners=Listeners(hint=hint, camera=camera_state, frame=self._count_frame),
+            listeners=Listeners(hint=hint, camera=camera_state, frame=self.count_frame),
             clock=self._clock.monotonic_s,
         )
 
-    def _count_frame(self, assessment: Assessment) -> None:
+    def count_frame(self, assessment: Assessment) -> None:
+        """One more screened frame."""
         if self.first_frame_after_s is None:
             self.first_frame_after_s = self._clock.monotonic_s() - self._began_s
         self.frames["accepted" if assessment.accepted else "refused"] += 1
@@ -282,6 +288,36 @@ class Verifications:
             if session is not None and session.id == verification_id:
                 await self._stop_filming(session)
             return record
+
+    async def withdraw(self, verification_id: str, *, actor: str) -> VerificationRecord:
+        """Consent withdrawn: everything personal of it is destroyed; what was not over is ``deleted``.
+
+        One that is searching ends, and the camera is closed when this returns. One that is being forwarded takes no
+        further step; what has left the terminal cannot be called back, and its answer is not taken. Raises InputError
+        ``not_found``.
+        """
+        async with self.starts:
+            record = await self._keeper.run(Store.withdraw, verification_id, actor=actor)
+            await self._parts.services.abandon(lambda r: r.id == verification_id)
+            await self._stop_if_erased()
+            return record
+
+    async def delete_user(self, user_id: str, *, actor: str) -> tuple[Destruction, bool]:
+        """Destroy everything local about a user; limits and lock-outs stay. With it, whether filming was ended."""
+        async with self.starts:
+            why = InputError("cannot enrol: the user was deleted meanwhile", code="state_conflict")
+            enrolling = await self._enroller.end(why, user_id=user_id)
+            done = await self._keeper.run(Store.delete_user, user_id, actor=actor)
+            await self._parts.services.abandon(lambda r: r.user_hmac == done.user_hmac)
+            return done, await self._stop_if_erased() or enrolling
+
+    async def _stop_if_erased(self) -> bool:
+        """End the filming of what was erased; True when there was some. The store has refused its capture already."""
+        session = self._session
+        if session is None or not (await self._keeper.run(Store.get, session.id)).erased:
+            return False
+        await self._stop_filming(session)
+        return True
 
     async def interrupt(self, code: str, detail: str) -> None:
         """End the one that is being filmed as failed, with this code."""

@@ -30,6 +30,7 @@ CASES: list[tuple[dict[str, Any], set[Part], tuple[str, ...]]] = [
     ({"session": {"result_valid_s": 60}}, {Part.VALIDITY}, ()),
     ({"session": {"max_failures": 3}}, {Part.LIMITS}, ()),
     ({"capture": {"jpeg_quality": 80}}, {Part.SESSION}, ()),
+    ({"enrolment": {"max_yaw_deg": 8}}, {Part.SESSION}, ()),
     ({"camera": {"device": "/dev/video2"}}, {Part.CAMERA}, ()),
     ({"camera": {"size": [640, 480]}}, {Part.CAMERA}, ()),
     ({"models": {"pack": "open-lite"}}, {Part.MODELS}, ()),

@@ -14,6 +14,7 @@ from edge_agent.api import problems
 from edge_agent.config import InvalidConfiguration
 from edge_agent.enrolment import PictureRefused
 from edge_agent.errors import AgentError, CaptureRefused, CypherFaceError, SessionRefused, Transient
+from edge_agent.types import Check, GateCode, JsonObject
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -32,6 +33,7 @@ def problem_of(error: AgentError) -> Response:
     body = problems.document(error, problem)
     if isinstance(error, PictureRefused):
         body["reasons"] = [reason.value for reason in error.reasons]
+        body["checks"] = [_check_json(check) for check in error.checks]
     if isinstance(error, InvalidConfiguration):
         body["problems"] = [asdict(found) for found in error.problems]
     if isinstance(error, CaptureRefused) and error.server_message:
@@ -40,6 +42,17 @@ def problem_of(error: AgentError) -> Response:
     if isinstance(error, SessionRefused) and error.retry_after_s is not None:
         headers["Retry-After"] = str(max(1, math.ceil(error.retry_after_s)))
     return JSONResponse(body, problem.status, headers, problems.MEDIA_TYPE)
+
+
+def _check_json(check: Check) -> JsonObject:
+    """Without the liveness models' names, scores and thresholds: whoever forges pictures would learn from them."""
+    if check.code is GateCode.SPOOF_SUSPECTED:
+        return {"code": check.code.value, "measure": "liveness", "value": None, "limit": None, "unit": ""}
+    measure = check.measure.rpartition(".")[2]
+    value, limit = (
+        None if n is None or not math.isfinite(n) else round(float(n), 4) for n in (check.value, check.limit)
+    )
+    return {"code": check.code.value, "measure": measure, "value": value, "limit": limit, "unit": check.unit}
 
 
 def problem_answer(code: str, detail: str, headers: Mapping[str, str] | None = None) -> Response:

@@ -64,6 +64,14 @@ def _invalid(exc: ValidationError) -> InputError:
     return refuse(named[0] if named else code, f"cannot accept the request: {listing}")
 
 
+def whole_number(request: Request, name: str, default: int, most: int) -> int:
+    """A number of the query from 1 to ``most``. Raises InputError invalid_request."""
+    text = request.query_params.get(name, str(default))
+    if not (text.isascii() and text.isdigit() and len(text) <= 9 and 1 <= int(text) <= most):
+        raise refuse("invalid_request", f"cannot use {name}={text!r}: must be a number from 1 to {most}")
+    return int(text)
+
+
 def user_id_of(call: Call) -> str:
     """The user of the path. Raises InputError (invalid_user_id, looks_like_card_number)."""
     try:

@@ -120,6 +120,12 @@ async def cancel(call: Call) -> Response:
     return answer(verification_body(call.agent, record))
 
 
+async def withdraw(call: Call) -> Response:
+    """Consent withdrawn: everything personal of it is destroyed here; what was not over is ``deleted``."""
+    record = await call.agent.withdraw(call.request.path_params["id"], actor=call.peer.caller)
+    return answer(verification_body(call.agent, record))
+
+
 async def verification_events(call: Call) -> Response:
     """Server-Sent Events of one verification."""
     record = await readable(call)

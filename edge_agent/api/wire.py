@@ -129,6 +129,45 @@ class SourceBody(BaseModel):
     status: Literal["uploaded"] = "uploaded"
 
 
+class MatchBody(BaseModel):
+    """One verdict of CypherFace."""
+
+    verification_id: str
+    state: State
+    """``verified`` or ``not_verified``."""
+    similarity: float | None
+    """0-100, where it was reported."""
+    at: datetime | None
+    captured_at: datetime | None
+    attempts: int
+    late: bool
+    contradicted: bool
+    clock_synchronised: bool
+    """Whether this terminal's clock could be trusted."""
+
+
+class MatchList(BaseModel):
+    """``GET /v1/users/{user_id}/matches``: the newest verdict first."""
+
+    user_id: str
+    items: list[MatchBody]
+
+
+class UserDestroyedBody(BaseModel):
+    """What ``DELETE /v1/users/{user_id}`` destroyed; all zero where nothing was there."""
+
+    verifications: int
+    """Stripped of everything personal."""
+    captures: int
+    """Stored pictures."""
+    filming_ended: bool
+    """The user stood before the camera."""
+    audit_seq: int
+    """Of the record of the destruction."""
+    traces_left: bool
+    """True while a reader keeps old pages in the write-ahead log; tried again every minute."""
+
+
 class ApplyRequest(Body):
     """``POST /v1/config/apply``."""
 

@@ -72,7 +72,8 @@ _STORAGE_OTHER = Row(SequenceConflict, "upload_refused")
 _SERVER_ERROR = Row(Transient, "server_error")
 _CAPTIVE_PORTAL = Row(Transient, "captive_portal", _PORTAL)
 _WRONG_PATH = Row(ServiceMisconfigured, "service_misconfigured", _PATHS)
-_SOURCE_EXISTS = Row(CaptureRefused, "source_exists", "CypherFace does not replace an enrolled source image")
+_SOURCE_EXISTS = Row(CaptureRefused, "source_exists", "CypherFace does not replace an enrolled source image: "
+                     "have it removed there if it is not this person's")  # fmt: skip
 
 _API_ROW_OF_STEP = {
     (Step.SOURCE_URL, 409): _SOURCE_EXISTS,

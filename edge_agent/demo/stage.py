@@ -117,6 +117,7 @@ class Stage:
             },
             "models": {"pack": self._pack, "dir": str(self._models_dir)},
             "gate": {"max_track_gap_s": 1.0 * slow},
+            "enrolment": {"min_inter_eye_px": 60.0},  # the pictures are small
             "session": {
                 "search_timeout_s": min(600.0, 5.0 * slow),
                 "verdict_timeout_s": min(600.0, 2.5 * slow),

@@ -90,7 +90,7 @@ def test_a_camera_lost_in_a_session_comes_back_by_the_ladder_and_the_session_cap
 def test_a_session_that_never_ends_fails_and_the_terminal_goes_on(
     running: Terminal, client: AgentClient, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.verifications.OVERTIME_S", 0.1)
+    monkeypatch.setattr("edge_agent.filming.OVERTIME_S", 0.1)
     monkeypatch.setattr(camerakeeper, "HUNG_S", 0.2)
     released = threading.Event()
     monkeypatch.setattr(running.camera, "read", lambda _: released.wait(10))

@@ -40,16 +40,18 @@ MAY_IMPORT = {
     "availability": "retry",
     "links": "",
     "forwarder": "config cypherface outbox retry availability storekeeper",
-    "services": "config cypherface availability forwarder storekeeper",
+    "services": "config cypherface availability forwarder outbox storekeeper",
     "announcer": "events texts outbox availability camera",
     "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
     "tasks": "",
     "camerakeeper": "config camera outbox workers",
+    "enrolling": "config announcer camera enrolment filming screening workers",
     "parts": "config enrolment forwarder reload screening services storekeeper workers",
-    "verifications": "config announcer camera camerakeeper filming forwarder outbox parts screening storekeeper tasks "
+    "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tasks "
     "workers",
+    "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability outbox storekeeper",
-    "agent": "config events camera vision outbox workers screening "
+    "agent": "config enrolling enrolments events camera vision outbox workers screening "
     "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tasks verifications",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
