@@ -107,9 +107,9 @@ class Zygote:
 
 
 @contextmanager
-def zygote() -> Iterator[Zygote]:
-    """A running zygote; it ends with the block, and with this process."""
-    command = [sys.executable, "-m", "tests.faults.zygote"]
+def zygote(program: str = "tests.faults.worker") -> Iterator[Zygote]:
+    """A running zygote of ``program``; it ends with the block, and with this process."""
+    command = [sys.executable, "-m", "tests.faults.zygote", program]
     with subprocess.Popen(
         command,
         stdin=subprocess.PIPE,
@@ -128,11 +128,12 @@ def zygote() -> Iterator[Zygote]:
 # -- the zygote's side ------------------------------------------------------------------------------------------------
 
 
-def main() -> None:
+def main(program: str) -> None:
+    """program: a module with ``warm_up()`` and ``main(arguments, descriptor)``, whose lives these are."""
     import threading
+    from importlib import import_module
 
-    from tests.faults import worker
-
+    worker = import_module(program)
     worker.warm_up()
     assert threading.active_count() == 1, "a fork would lose the other threads"
     for line in sys.stdin.buffer:
@@ -196,4 +197,4 @@ def _pass_on(line: bytes) -> None:
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
