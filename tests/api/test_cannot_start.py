@@ -48,7 +48,7 @@ def no_camera(t: Terminal, sandbox: SandboxServer) -> Undo:
 
 
 def no_models(t: Terminal, sandbox: SandboxServer) -> Undo:
-    t.agent._vision, t.vision_error = None, ModelError("cannot load: missing")
+    t.agent._parts.vision, t.vision_error = None, ModelError("cannot load: missing")
     return lambda: setattr(t, "vision_error", None)
 
 
@@ -74,8 +74,8 @@ def deny_while_offline(t: Terminal, sandbox: SandboxServer) -> Undo:
 
 
 def stopping(t: Terminal, sandbox: SandboxServer) -> Undo:
-    t.agent._stopping = True
-    return lambda: setattr(t.agent, "_stopping", False)
+    t.agent._verifications.stopping = True
+    return lambda: setattr(t.agent._verifications, "stopping", False)
 
 
 def locked_out(t: Terminal, sandbox: SandboxServer) -> Undo:

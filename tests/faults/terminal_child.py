@@ -170,7 +170,7 @@ class DyingEyes(Eyes):
 async def live(t: Terminal, eyes: Eyes, teller: Teller) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    agent = Agent(t._config, camera_factory=t._open_camera, vision_factory=lambda _: eyes)
+    agent = Agent(t._config, camera_factory=t._make_camera, vision_factory=lambda _: eyes)
     serving = asyncio.create_task(serve_until(stop, agent))
     await agent.wait_started()
     teller.say("serving")
