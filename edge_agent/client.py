@@ -1,8 +1,14 @@
-"""A simple, synchronous, typed client of the terminal API; the command line is built on it."""
+"""A simple, synchronous, typed client of the terminal API; the command line is built on it.
+
+Two kinds of errors: ApiError (the agent answered, with a problem document) and EnvironmentFault ``agent_unreachable``
+(nobody knows what came of the request). After the latter every GET, and ``verify`` with the same idempotency key, may
+be repeated; ``patience_s`` has the client do so by itself.
+"""
 
 from __future__ import annotations
 
 import json
+import time
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +21,7 @@ from urllib.parse import quote, urlsplit
 import httpx
 
 from edge_agent.api.wire import MatchList, UserDestroyedBody, VerificationBody
+from edge_agent.api.wire_events import EVENTS, EventBody
 from edge_agent.api.wire_outbox import (
     AdoptionBody,
     AuditCheck,
@@ -30,6 +37,14 @@ from edge_agent.types import JsonObject
 
 CHECK_S = 1800.0
 """What reads or changes the whole outbox may take this much longer: a Pi with a full card."""
+PAUSE_S = 0.2
+"""Between two tries to reach an agent that does not answer."""
+EVENTS_S = 60.0
+"""A stream that says nothing for so long, not even a heartbeat, is dead."""
+RESTARTING = {"starting", "stopping"}
+"""Problems that a little patience solves."""
+FROM_THE_START = "0"
+"""The id to resume events after for everything that the agent remembers."""
 
 ERASE_S = 300.0
 """Erasing rewrites files: so much longer on a slow card."""
@@ -42,7 +57,7 @@ class ApiError(AgentError):
 
     exit_code = 1
 
-    def __init__(self, problem: JsonObject, status: int) -> None:
+    def __init__(self, problem: JsonObject, status: int, retry_after_s: float | None = None) -> None:
         super().__init__(
             str(problem.get("detail") or problem.get("title") or f"the agent answered {status}"),
             code=str(problem.get("code", "unknown")),
@@ -51,6 +66,7 @@ class ApiError(AgentError):
         )
         self.status = status
         self.problem = problem
+        self.retry_after_s = retry_after_s
         if status == 503:
             self.exit_code = EnvironmentFault.exit_code
 
@@ -60,17 +76,36 @@ class ServerEvent:
     """One Server-Sent Event."""
 
     id: str | None
+    """What to resume after."""
     kind: str
     data: JsonObject
+
+    @property
+    def body(self) -> EventBody | None:
+        """``data`` as what api/wire_events.py says of this kind; None for a kind of a newer agent."""
+        model = EVENTS.get(self.kind)
+        return model.model_validate(self.data) if model is not None else None
 
 
 class AgentClient:
     """Talks to the daemon behind ``socket``, or ``over_tcp``. A context manager; not thread-safe."""
 
-    def __init__(self, socket: Path | None, *, timeout_s: float = 30.0, http: httpx.Client | None = None) -> None:
-        """``socket`` None: ``http`` leads to the agent, see ``over_tcp``."""
+    def __init__(
+        self,
+        socket: Path | None,
+        *,
+        timeout_s: float = 30.0,
+        patience_s: float = 0.0,
+        http: httpx.Client | None = None,
+    ) -> None:
+        """``socket`` None: ``http`` leads to the agent, see ``over_tcp``.
+
+        ``patience_s``: how long to go on trying to reach an agent that does not answer (it may be restarting). Only
+        what is safe to repeat is tried again.
+        """
         self._socket = socket
         self._timeout_s = timeout_s
+        self._patience_s = patience_s
         self._http = http or httpx.Client(
             # no TLS on a Unix socket: reading the certificate authorities would cost 40 ms a command
             transport=httpx.HTTPTransport(uds=str(socket), verify=False),
@@ -79,7 +114,7 @@ class AgentClient:
         )
 
     @classmethod
-    def over_tcp(cls, address: str, token: str, *, timeout_s: float = 30.0) -> Self:
+    def over_tcp(cls, address: str, token: str, *, timeout_s: float = 30.0, patience_s: float = 0.0) -> Self:
         """Talk to ``address``, the value of ``api.tcp`` such as ``127.0.0.1:8470``, with a bearer token.
 
         Raises InputError for an address that is not loopback: the token would cross a network in clear.
@@ -92,7 +127,7 @@ class AgentClient:
             headers={"Authorization": f"Bearer {token}"},
             timeout=timeout_s,
         )
-        return cls(None, timeout_s=timeout_s, http=http)
+        return cls(None, timeout_s=timeout_s, patience_s=patience_s, http=http)
 
     def __enter__(self) -> Self:
         return self
@@ -110,7 +145,8 @@ class AgentClient:
     ) -> VerificationBody:
         """Start a verification; ``fields`` are those of ``POST /v1/verifications``.
 
-        With ``wait_s`` the answer comes when there is one, or after that time. Raises ApiError.
+        With ``wait_s`` the answer comes when there is one, or after that time. Keep the key of a payment: called again
+        with it, after an error or a crash, this gives the same verification. Raises ApiError.
         """
         body = {"user_id": user_id, **{name: value for name, value in fields.items() if value is not None}}
         headers = {"Idempotency-Key": idempotency_key or uuid.uuid4().hex}
@@ -119,13 +155,13 @@ class AgentClient:
 
     def get(self, verification_id: str, *, wait_s: float = 0.0) -> VerificationBody:
         """The record, at once or when it is no longer working."""
-        answer = self._call("GET", f"/v1/verifications/{verification_id}", params=_wait(wait_s), slow=wait_s)
+        answer = self._call("GET", f"/v1/verifications/{_segment(verification_id)}", params=_wait(wait_s), slow=wait_s)
         return VerificationBody.model_validate_json(answer.content)
 
     def cancel(self, verification_id: str) -> VerificationBody:
         """Cancel while searching."""
         return VerificationBody.model_validate_json(
-            self._call("DELETE", f"/v1/verifications/{verification_id}").content
+            self._call("DELETE", f"/v1/verifications/{_segment(verification_id)}").content
         )
 
     def withdraw(self, verification_id: str) -> VerificationBody:
@@ -256,31 +292,60 @@ class AgentClient:
         return body
 
     def events(
-        self, verification_id: str | None = None, *, after: int | None = None, timeout_s: float = 60.0
+        self, verification_id: str | None = None, *, after: str | None = None, timeout_s: float = EVENTS_S
     ) -> Iterator[ServerEvent]:
-        """Events as they come; ``after=0`` replays what the agent remembers."""
-        path = f"/v1/verifications/{verification_id}/events" if verification_id else "/v1/events"
-        headers = {} if after is None else {"Last-Event-ID": str(after)}
-        try:
-            with self._http.stream("GET", path, headers=headers, timeout=timeout_s) as response:
-                if response.status_code >= 400:
-                    response.read()
-                    raise _error(response)
-                yield from _parse(response.iter_lines())
-        except httpx.TransportError as exc:
-            raise self._unreachable(exc) from exc
+        """Events as they come, of one verification until it is final, or of everything until the agent stops.
+
+        ``after``: the ``id`` of the last event known; FROM_THE_START replays what the agent remembers. A stream that
+        breaks is resumed for as long as ``patience_s``; then, and without patience at once, EnvironmentFault.
+        """
+        path = f"/v1/verifications/{_segment(verification_id)}/events" if verification_id else "/v1/events"
+        patience = _Patience(self._patience_s)
+        while True:
+            final = False
+            try:
+                for event in self._stream(path, after, timeout_s):
+                    patience.renew()
+                    after, final = event.id or after, event.kind == "state" and bool(event.data["final"])
+                    yield event
+            except httpx.TransportError as exc:
+                if not patience.wait():
+                    raise self._unreachable(exc) from exc
+            except ApiError as exc:
+                if exc.code not in RESTARTING or not patience.wait():
+                    raise
+            else:
+                if (verification_id and final) or not patience.wait():
+                    return
+
+    def _stream(self, path: str, after: str | None, timeout_s: float) -> Iterator[ServerEvent]:
+        headers = {} if after is None else {"Last-Event-ID": after}
+        with self._http.stream("GET", path, headers=headers, timeout=timeout_s) as response:
+            if response.status_code >= 400:
+                response.read()
+                raise _error(response)
+            yield from _parse(response.iter_lines())
 
     def _call(self, method: str, path: str, *, slow: float = 0.0, **options: Any) -> httpx.Response:
-        timeout = httpx.Timeout(self._timeout_s + slow)
+        safe = method == "GET" or "Idempotency-Key" in options.get("headers", {})
+        patience = _Patience(self._patience_s if safe else 0.0)
+        while True:
+            try:
+                response = self._request(method, path, timeout=httpx.Timeout(self._timeout_s + slow), **options)
+            except (httpx.TransportError, FileNotFoundError) as exc:
+                if not patience.wait():
+                    raise self._unreachable(exc) from exc
+                continue
+            if response.status_code < 400:
+                return response
+            error = _error(response)
+            if error.code not in RESTARTING or not patience.wait():
+                raise error
+
+    def _request(self, method: str, path: str, **options: Any) -> httpx.Response:
         if self._socket is not None and not self._socket.exists():
-            raise self._unreachable(FileNotFoundError("there is no such socket"))
-        try:
-            response = self._http.request(method, path, timeout=timeout, **options)
-        except httpx.TransportError as exc:
-            raise self._unreachable(exc) from exc
-        if response.status_code >= 400:
-            raise _error(response)
-        return response
+            raise FileNotFoundError("there is no such socket")
+        return self._http.request(method, path, **options)
 
     def _unreachable(self, exc: Exception) -> EnvironmentFault:
         return EnvironmentFault(
@@ -299,6 +364,25 @@ def _is_loopback(address: str) -> bool:
         return host == "localhost"
 
 
+class _Patience:
+    """How much longer to try."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self.renew()
+
+    def renew(self) -> None:
+        """The agent answered: from now on anew."""
+        self._until_s = time.monotonic() + self._seconds
+
+    def wait(self) -> bool:
+        """Pause before another try; False at once when there is no patience left."""
+        if time.monotonic() + PAUSE_S > self._until_s:
+            return False
+        time.sleep(PAUSE_S)
+        return True
+
+
 def _segment(text: str) -> str:
     """Text as one part of a path: a typing mistake must not lead to another route."""
     if text in {"", ".", ".."}:
@@ -315,7 +399,9 @@ def _error(response: httpx.Response) -> ApiError:
         problem = response.json()
     except ValueError:
         problem = {}
-    return ApiError(problem if isinstance(problem, dict) else {}, response.status_code)
+    after = response.headers.get("retry-after", "")
+    retry_after_s = float(after) if after.isdecimal() else None
+    return ApiError(problem if isinstance(problem, dict) else {}, response.status_code, retry_after_s)
 
 
 def _parse(lines: Iterator[str]) -> Iterator[ServerEvent]:

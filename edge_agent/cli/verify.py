@@ -73,10 +73,11 @@ def verify(
 
 def _follow(client: AgentClient, started: VerificationBody) -> VerificationBody:
     """Show hints and states on stderr until the verification is no longer working."""
+    from edge_agent.client import FROM_THE_START
     from edge_agent.types import WORKING_STATES
 
     if started.state in WORKING_STATES:
-        for event in client.events(started.id, after=0, timeout_s=900.0):
+        for event in client.events(started.id, after=FROM_THE_START):
             if event.kind == "hint":
                 click.echo(f"  {event.data['text']}", err=True)
             if event.kind == "camera":

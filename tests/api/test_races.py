@@ -14,7 +14,7 @@ import pytest
 
 from edge_agent.agent import Agent
 from edge_agent.api.wire import VerificationBody
-from edge_agent.client import AgentClient, ApiError, ServerEvent
+from edge_agent.client import FROM_THE_START, AgentClient, ApiError, ServerEvent
 from edge_agent.daemon import serve_until
 from edge_agent.errors import ConfigurationError, EnvironmentFault, ModelError, StorageError
 from edge_agent.events import EventBus
@@ -173,9 +173,9 @@ def test_retry_after_is_never_too_short() -> None:
     assert answer.headers["retry-after"] == "4"
 
 
-def test_a_number_that_is_none_cannot_resume_events(refusing: Terminal) -> None:
+def test_an_id_that_is_none_cannot_resume_events(refusing: Terminal) -> None:
     with raw(refusing) as http:
-        for value in ("x", "9" * 5000, "-1"):
+        for value in ("x", "9" * 5000, "-1", "0123456-1", "0123456789-1", "01234567-", "01234567-1-1"):
             answer = http.get("/v1/events", headers={"Last-Event-ID": value})
             assert (answer.status_code, answer.json()["code"]) == (400, "invalid_request")
 
@@ -270,7 +270,7 @@ def test_an_old_yes_does_not_approve_when_events_are_replayed(tmp_path: Path, sa
 
 def _verified(client: AgentClient, record: VerificationBody) -> bool:
     """``approved`` in the event that tells of the verdict."""
-    for event in client.events(record.id, after=0):
+    for event in client.events(record.id, after=FROM_THE_START):
         if event.data.get("state") == "verified":
             return bool(event.data["approved"])
     raise AssertionError("no such event")
@@ -367,7 +367,7 @@ def test_an_error_of_the_disk_is_said_and_the_terminal_serves_again_without_a_re
 
 def _events(client: AgentClient) -> list[ServerEvent]:
     found = []
-    for event in client.events(after=0):
+    for event in client.events(after=FROM_THE_START):
         found.append(event)
         if event.kind == "state" and event.data["state"] == "verified":
             return found

@@ -1,0 +1,90 @@
+"""What events carry: the ``data`` of each kind of Server-Sent Event (v1)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel, Field
+
+from edge_agent.types import State
+
+
+class EventBody(BaseModel):
+    """What every event has."""
+
+    at: datetime
+    verification_id: str | None
+
+
+class StateEvent(EventBody):
+    """A verification is in another state, or (first in its own stream) in this one. Act on ``approved`` alone."""
+
+    state: State
+    final: bool
+    approved: bool = Field(description="as it may be read now, also when the event is an old one")
+    late: bool
+    contradicted: bool
+    reasons: list[str]
+    error: str | None
+
+
+class HintEvent(EventBody):
+    """The customer is told something else. The code is stable, the text is English."""
+
+    code: str | None = Field(description="a code of the gate; null = all is well, hold on")
+    text: str
+    since: datetime = Field(description="when it became the one shown")
+
+
+class CameraEvent(EventBody):
+    """The camera went away during a verification, or came back."""
+
+    state: Literal["lost", "ok"]
+    detail: str
+
+
+class NetworkEvent(EventBody):
+    """CypherFace can be used, or not, or forwarding stopped."""
+
+    state: Literal["unknown", "online", "offline", "stopped"]
+    code: str | None = Field(description="why forwarding stopped")
+
+
+class StorageEvent(EventBody):
+    """The outbox is open, or missing for a reason."""
+
+    state: Literal["open", "missing"]
+    code: str | None
+
+
+class ConfigurationEvent(EventBody):
+    """The configuration file was read again, or a candidate is on trial."""
+
+    state: Literal["reloaded", "refused", "trial", "healthy", "kept", "rolled_back"]
+    restart_needed: list[str] = Field(description="keys that wait for a restart")
+    problems: list[str] = Field(description="why it was refused")
+    trial: str | None = Field(description="the trial's id")
+    keys: list[str] = Field(description="what the candidate changes")
+    reason: str | None = Field(description="why the trial ended as it did")
+
+
+class DroppedEvent(EventBody):
+    """Events are missing here."""
+
+    count: int | None = Field(description="how many; null = not known")
+    reason: Literal["slow_reader", "forgotten", "unknown_id"] = Field(
+        description="the reader was too slow; the id is older than what is remembered; the id is of another life"
+    )
+
+
+EVENTS: dict[str, type[EventBody]] = {
+    "state": StateEvent,
+    "hint": HintEvent,
+    "camera": CameraEvent,
+    "network": NetworkEvent,
+    "storage": StorageEvent,
+    "configuration": ConfigurationEvent,
+    "dropped": DroppedEvent,
+}
+"""By kind: the ``event:`` field."""
