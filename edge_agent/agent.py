@@ -17,7 +17,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from edge_agent import condition
-from edge_agent.announcer import Announcer
+from edge_agent.announcer import Announcer, ShownHint
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, CameraStatus
 from edge_agent.camerakeeper import Camerakeeper, Ending
@@ -25,7 +25,7 @@ from edge_agent.config import Config, ModelsSection
 from edge_agent.enrolling import Enroller, Studio
 from edge_agent.enrolments import Enrolments
 from edge_agent.errors import AgentError, SessionRefused
-from edge_agent.events import EventBus
+from edge_agent.events import EventBus, Subscription
 from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
@@ -39,8 +39,9 @@ from edge_agent.screening import Vision
 from edge_agent.services import Services
 from edge_agent.storekeeper import Storekeeper
 from edge_agent.tasks import Tasks
-from edge_agent.types import Assessment, GateCode, JsonObject, State
+from edge_agent.types import Assessment, JsonObject, State
 from edge_agent.verifications import Rooms, Verifications
+from edge_agent.waiting import Waiting
 from edge_agent.workers import Worker
 
 FORWARDER_TURN_S = 120.0
@@ -65,6 +66,7 @@ class Agent:
     ) -> None:
         """``camera_factory`` gives a closed camera. ``start_anew`` ends the daemon, None: nobody would start it again."""
         self.bus = EventBus()
+        self._waiting = Waiting(self.bus, self.get)
         self.clock: Clock = clock or SystemClock()
         self.started_at = datetime.now(UTC)
         self.heartbeats = Heartbeats()
@@ -236,8 +238,8 @@ class Agent:
         """See Verifications.delete_user."""
         return await self._verifications.delete_user(user_id, actor=actor)
 
-    def hint_of(self, verification_id: str) -> GateCode | None:
-        """The hint that the customer is shown now, while searching."""
+    def hint_of(self, verification_id: str) -> ShownHint | None:
+        """The hint that the customer is shown now, while searching; None before the first."""
         return self._verifications.hint_of(verification_id)
 
     async def get(self, verification_id: str) -> VerificationRecord:
@@ -250,19 +252,23 @@ class Agent:
         """The newest first; with ``caller`` that one's alone."""
         return await self.keeper.run(Store.list, state=state, caller=caller, limit=limit)
 
-    async def wait(self, verification_id: str, seconds: float, done: Callable[[VerificationRecord], bool]) -> None:
-        """Return when ``done`` says so of the record, or after ``seconds``."""
-        loop = asyncio.get_running_loop()
-        deadline_s = loop.time() + seconds
-        with self.bus.subscribe(verification_id) as reader:
-            while not done(await self.get(verification_id)):
-                left_s = deadline_s - loop.time()
-                if left_s <= 0:
-                    return
-                try:
-                    await reader.next(left_s)
-                except StopAsyncIteration:
-                    return
+    async def wait(
+        self, verification_id: str, seconds: float, done: Callable[[VerificationRecord], bool]
+    ) -> VerificationRecord:
+        """The record once ``done`` says so of it, or after ``seconds``. Cancelling it changes nothing."""
+        return await self._waiting.until(verification_id, seconds, done)
+
+    async def begin_events(self, reader: Subscription) -> None:
+        """Have a reader of one verification begin with how it is now, unless what it will read tells that.
+
+        Whatever was committed before the record was read has been published when this goes on: both come out of the
+        store's thread, in order. So a state that waits for the reader is at least as new as the record.
+        """
+        if reader.verification_id is None:
+            return
+        record = await self.get(reader.verification_id)
+        if not reader.tells_state:
+            reader.begin_with(self._announcer.present(reader, record, self.hint_of(record.id)))
 
     def is_approved(self, record: VerificationRecord) -> bool:
         """See outbox.records.approved: the one thing a POS may act on."""

@@ -5,15 +5,39 @@ from __future__ import annotations
 import contextlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
 
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import CameraStatus
+from edge_agent.camera.ladder import Step
 from edge_agent.errors import AgentError
-from edge_agent.events import EventBus
+from edge_agent.events import Event, EventBus, Subscription
 from edge_agent.outbox.clock import Clock, instant
 from edge_agent.outbox.records import VerificationRecord, approved
 from edge_agent.texts import hint_text
-from edge_agent.types import GateCode, State
+from edge_agent.types import GateCode, JsonObject, State
+
+
+@dataclass(frozen=True, slots=True)
+class ShownHint:
+    """What the customer is shown; ``code`` None = all is well, hold on."""
+
+    code: GateCode | None
+    since: datetime
+    """When it became the one shown."""
+    enrolment: bool = False
+    """To somebody who is being enrolled."""
+
+    def data(self) -> JsonObject:
+        """The fields of its event."""
+        code = self.code.value if self.code else None
+        return {
+            "code": code,
+            "text": hint_text(self.code),
+            "since": self.since.isoformat(),
+            "enrolment": self.enrolment,
+        }
 
 
 class Announcer:
@@ -42,15 +66,16 @@ class Announcer:
         old = verdict_at is not None and verdict_at.boottime_s <= until_s
         return earlier_valid_s if old else self._result_valid_s
 
-    def hint(self, verification_id: str | None, code: GateCode | None) -> None:
-        """What the customer is shown; code None = all is well, no verification = an enrolment."""
-        data = {"code": code.value if code else None, "text": hint_text(code)}
-        self._publish("hint", data | _of_enrolment(verification_id), verification_id)
+    def hint(self, verification_id: str | None, code: GateCode | None) -> ShownHint:
+        """What the customer is shown from now on; code None = all is well, no verification = an enrolment."""
+        shown = ShownHint(code, self._clock.wall(), enrolment=verification_id is None)
+        self._bus.publish("hint", shown.data(), at=shown.since, verification_id=verification_id)
+        return shown
 
     def camera(self, verification_id: str | None, state: str, detail: str) -> None:
         """What this verification sees of it: ``lost`` or ``ok``; no verification = an enrolment."""
-        data = {"state": state, "detail": detail}
-        self._publish("camera", data | _of_enrolment(verification_id), verification_id)
+        data = _camera_data(CameraStatus(state, Step.NONE, 0, None, detail, None))
+        self._publish("camera", data | {"enrolment": verification_id is None}, verification_id)
 
     @contextlib.contextmanager
     def enrolling(self) -> Iterator[Callable[[str], None]]:
@@ -69,17 +94,7 @@ class Announcer:
 
     def camera_status(self, status: CameraStatus) -> None:
         """The terminal's camera, also between verifications: lost, or a step of its recovery, or back."""
-        self._publish(
-            "camera",
-            {
-                "state": status.state,
-                "step": status.step.value,
-                "failures": status.failures,
-                "code": status.code,
-                "detail": status.detail,
-                "hint": status.hint,
-            },
-        )
+        self._publish("camera", _camera_data(status))
 
     def network(self, status: ForwarderStatus) -> None:
         """The service can be used, or not, or forwarding stopped."""
@@ -96,20 +111,30 @@ class Announcer:
         self._announced[record.id] = record.state
         if record.final:
             del self._announced[record.id]
-        data: dict[str, object] = {
-            "state": record.state.value,
-            "final": record.final,
-            "approved": self.is_approved(record),
-            "reasons": list(record.reasons),
-            "error": record.error_code,
-        }
         self._bus.publish(
             "state",
-            data,
+            self._state_data(record),
             at=self._clock.wall(),
             verification_id=record.id,
             approved_until_s=self._approved_until_s(record),
         )
+
+    def present(self, reader: Subscription, record: VerificationRecord, hint: ShownHint | None) -> Iterator[Event]:
+        """How a verification is now, as events for ``reader`` alone."""
+        yield reader.note("state", self._state_data(record), self._approved_until_s(record))
+        if hint is not None:
+            yield reader.note("hint", hint.data())
+
+    def _state_data(self, record: VerificationRecord) -> JsonObject:
+        return {
+            "state": record.state.value,
+            "final": record.final,
+            "approved": self.is_approved(record),
+            "late": record.late,
+            "contradicted": record.contradicted,
+            "reasons": list(record.reasons),
+            "error": record.error_code,
+        }
 
     def _approved_until_s(self, record: VerificationRecord) -> float | None:
         """The boot time at which a verdict stops to approve; None where there is none."""
@@ -120,5 +145,13 @@ class Announcer:
         self._bus.publish(kind, data, at=self._clock.wall(), verification_id=verification_id)
 
 
-def _of_enrolment(verification_id: str | None) -> dict[str, object]:
-    return {"enrolment": True} if verification_id is None else {}
+def _camera_data(status: CameraStatus) -> JsonObject:
+    return {
+        "state": status.state,
+        "step": status.step.value,
+        "failures": status.failures,
+        "code": status.code,
+        "detail": status.detail,
+        "hint": status.hint,
+        "enrolment": False,
+    }

@@ -6,18 +6,18 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import Any
 
 from edge_agent.agent import Agent
 from edge_agent.config import Config, InvalidConfiguration, LogSection, parse, read_text
 from edge_agent.errors import AgentError, ConfigurationError
 from edge_agent.outbox.store import Store
 from edge_agent.reload import Part, Plan, plan
-from edge_agent.trial import Source
+from edge_agent.trial import Source, Trial
+from edge_agent.types import JsonObject
 
 log = logging.getLogger(__name__)
 
@@ -64,7 +64,7 @@ class Current:
             problems = ()
         self.reloads["failed" if problems else "succeeded"] += 1
         self.last = Reload(self._agent.clock.wall(), problems)
-        self.announce("refused" if problems else "reloaded", problems=list(problems))
+        self.announce("refused" if problems else "reloaded", problems=problems)
         return self.last
 
     def _file_text(self) -> tuple[str, str]:
@@ -104,9 +104,16 @@ class Current:
             return "", False
         return text, True
 
-    def announce(self, state: str, **more: Any) -> None:
-        """An event about the configuration."""
-        data = {"state": state, "restart_needed": list(self.restart_needed), **more}
+    def announce(self, state: str, trial: Trial | None = None, problems: Sequence[str] = ()) -> None:
+        """An event about the configuration, of a trial where there is one."""
+        data: JsonObject = {
+            "state": state,
+            "restart_needed": list(self.restart_needed),
+            "problems": list(problems),
+            "trial": trial.id if trial is not None else None,
+            "keys": [change.key for change in trial.changes] if trial is not None else [],
+            "reason": trial.reason if trial is not None else None,
+        }
         self._agent.bus.publish("configuration", data, at=self._agent.clock.wall())
 
 

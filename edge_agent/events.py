@@ -1,6 +1,7 @@
 """The event bus: what happened, numbered, with a bounded memory and bounded readers.
 
 Publishing never waits: a reader that falls behind loses the oldest of its events and is told how many (``dropped``).
+An id names the life of the daemon it is of, so that one of an earlier life is never taken for one of this.
 Used from the event loop's thread only.
 """
 
@@ -10,10 +11,12 @@ import asyncio
 import contextlib
 import json
 import math
+import re
+import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
 
 from edge_agent.types import JsonObject
 
@@ -21,27 +24,49 @@ KEPT = 1000
 """Events remembered for a reader that comes back with Last-Event-ID."""
 READER_BUFFER = 256
 """Events a reader may lag behind."""
+FROM_THE_START = "0"
+"""The id to resume after for everything that is remembered."""
+EVENT_ID = re.compile(r"[0-9a-f]{8}-[0-9]{1,18}|[0-9]{1,18}")
+"""Ids that clients may send: ours, FROM_THE_START, and the bare numbers of old releases."""
+RETRY_MS = 1000
+"""A browser's EventSource comes back after this."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
     """One thing that happened."""
 
+    life: str
     seq: int
     at: datetime
     kind: str
-    """state, hint, camera, network, storage, configuration, dropped."""
+    """state, hint, camera, network, storage, configuration, dropped; the fields of each: api/wire_events.py."""
     verification_id: str | None
     data: JsonObject
     approved_until_s: float | None = None
     """Seconds since boot: whoever reads this event later must not be told ``approved``; None = it never says so."""
 
+    @property
+    def id(self) -> str:
+        """What Last-Event-ID resumes after."""
+        return f"{self.life}-{self.seq}"
+
+    @property
+    def ends_its_verification(self) -> bool:
+        """True for a final state."""
+        return self.kind == "state" and bool(self.data["final"])
+
 
 class Subscription:
     """One reader's bounded view of the bus."""
 
-    def __init__(self, verification_id: str | None) -> None:
-        self._verification_id = verification_id
+    def __init__(self, verification_id: str | None, kinds: frozenset[str] | None, start: Event) -> None:
+        """``start`` carries the life and the number that this reader begins after."""
+        self.verification_id = verification_id
+        self._kinds = kinds
+        self._start = start
+        self._first: deque[Event] = deque()
+        """What was there before the subscription; remembered by the bus anyway, so it takes no room."""
         self._buffer: deque[Event] = deque()
         self._wake = asyncio.Event()
         self._dropped = 0
@@ -49,7 +74,7 @@ class Subscription:
 
     def offer(self, event: Event) -> None:
         """Add an event, if it is for this reader; drop the oldest when the buffer is full."""
-        if self._verification_id is not None and event.verification_id != self._verification_id:
+        if not self._wants(event):
             return
         if len(self._buffer) >= READER_BUFFER:
             self._buffer.popleft()
@@ -57,35 +82,79 @@ class Subscription:
         self._buffer.append(event)
         self._wake.set()
 
+    def _wants(self, event: Event) -> bool:
+        if self.verification_id is not None and event.verification_id != self.verification_id:
+            return False
+        return self._kinds is None or event.kind in self._kinds
+
+    def replay(self, events: Iterable[Event], gap: str | None) -> None:
+        """Begin with what is remembered; ``gap`` says why something before that may be missing."""
+        if gap is not None:
+            self._first.append(self.note("dropped", {"count": None, "reason": gap}))
+        self._first.extend(event for event in events if self._wants(event))
+
+    def note(self, kind: str, data: JsonObject, approved_until_s: float | None = None) -> Event:
+        """An event for this reader alone; resuming after it gives all that follows."""
+        start = self._start
+        return Event(start.life, start.seq, start.at, kind, self.verification_id, data, approved_until_s)
+
+    @property
+    def tells_state(self) -> bool:
+        """True while a state is among what will be read next."""
+        return any(event.kind == "state" for queue in (self._first, self._buffer) for event in queue)
+
+    def begin_with(self, present: Iterable[Event]) -> None:
+        """Put how things are now before what follows, and after the word that something is missing."""
+        gaps = [event for event in self._first if event.kind == "dropped"]
+        rest = [event for event in self._first if event.kind != "dropped"]
+        self._first = deque([*gaps, *present, *rest])
+
+    def ends_with(self, event: Event | None) -> bool:
+        """True when ``event`` is the last of its verification: a final state, and no other waits to be read.
+
+        (A parked one that was reopened has a state after a final one.)
+        """
+        if self.verification_id is None or event is None:
+            return False
+        return event.ends_its_verification and not self.tells_state
+
     def close(self) -> None:
         self._closed = True
         self._wake.set()
 
     async def next(self, timeout_s: float) -> Event | None:
         """The next event; None after ``timeout_s`` without one (time for a heartbeat). StopAsyncIteration at the end."""
-        if not self._buffer and not self._closed:
+        if not self._first and not self._buffer and not self._closed:
             self._wake.clear()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(timeout_s):
                     await self._wake.wait()
+        if self._first:
+            return self._first.popleft()
         if self._dropped and self._buffer:
-            first, count, self._dropped = self._buffer[0], self._dropped, 0
-            return Event(first.seq - 1, first.at, "dropped", first.verification_id, {"count": count})
+            return self._tell_the_loss()
         if self._buffer:
             return self._buffer.popleft()
         if self._closed:
             raise StopAsyncIteration
         return None
 
+    def _tell_the_loss(self) -> Event:
+        first, count, self._dropped = self._buffer[0], self._dropped, 0
+        data: JsonObject = {"count": count, "reason": "slow_reader"}
+        return Event(first.life, first.seq - 1, first.at, "dropped", self.verification_id, data)
+
 
 class EventBus:
     """Publishes to any number of readers."""
 
-    def __init__(self) -> None:
+    def __init__(self, life: str | None = None) -> None:
+        """``life``: 8 hex digits, this daemon's; None makes one up."""
+        self.life = life or secrets.token_hex(4)
         self._seq = 0
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._readers: set[Subscription] = set()
-        self._closed = False
+        self._closed = asyncio.Event()
 
     @property
     def last_seq(self) -> int:
@@ -101,33 +170,54 @@ class EventBus:
         approved_until_s: float | None = None,
     ) -> Event:
         self._seq += 1
-        event = Event(self._seq, at, kind, verification_id, data, approved_until_s)
+        event = Event(self.life, self._seq, at, kind, verification_id, data, approved_until_s)
         self._kept.append(event)
         for reader in self._readers:
             reader.offer(event)
         return event
 
     @contextlib.contextmanager
-    def subscribe(self, verification_id: str | None = None, *, after: int | None = None) -> Iterator[Subscription]:
-        """A reader of everything, or of one verification; ``after`` replays what is remembered past that number."""
-        reader = Subscription(verification_id)
-        if after is not None:
-            for event in self._kept:
-                if event.seq > after:
-                    reader.offer(event)
+    def subscribe(
+        self,
+        verification_id: str | None = None,
+        *,
+        after: str | None = None,
+        kinds: frozenset[str] | None = None,
+    ) -> Iterator[Subscription]:
+        """A reader of everything, or of one verification, or of some kinds.
+
+        ``after``: an id (EVENT_ID); what is remembered past it comes first. Where that may not be all, a ``dropped``
+        says so: ``forgotten`` (too long ago) or ``unknown_id`` (of another life), and all that is remembered follows.
+        """
+        seq, gap = (self._seq, None) if after is None else self._resume(after)
+        start = Event(self.life, seq, datetime.now(UTC), "start", verification_id, {})
+        reader = Subscription(verification_id, kinds, start)
+        reader.replay((event for event in self._kept if event.seq > seq), gap)
         self._readers.add(reader)
-        if self._closed:
+        if self._closed.is_set():
             reader.close()
         try:
             yield reader
         finally:
             self._readers.discard(reader)
 
+    def _resume(self, after: str) -> tuple[int, str | None]:
+        """The number to go on after, and why something may be missing there."""
+        life, _, number = after.rpartition("-")
+        seq, before_all = int(number), self._seq - len(self._kept)
+        if after != FROM_THE_START and (life != self.life or seq > self._seq):
+            return before_all, "unknown_id"
+        return (before_all, "forgotten") if seq < before_all else (seq, None)
+
     def close(self) -> None:
         """End every reader's stream, also of those that come from now on (the daemon stops)."""
-        self._closed = True
+        self._closed.set()
         for reader in self._readers:
             reader.close()
+
+    async def wait_closed(self) -> None:
+        """Return once ``close`` was called."""
+        await self._closed.wait()
 
 
 def _long_after() -> float:
@@ -143,9 +233,10 @@ async def stream(
 ) -> AsyncIterator[bytes]:
     """Server-Sent Events of a reader, with comments as heartbeats. ``boottime_s``: the clock; without one all is old.
 
-    ``see``: what of an event this reader may see; None = all of every event.
+    ``see``: what of an event this reader may see; None = all of every event. Ends with the bus; that of one verification
+    also after its final state.
     """
-    yield b": edge-agent events\n\n"
+    yield f": edge-agent events\nretry: {RETRY_MS}\n\n".encode()
     while True:
         try:
             event = await reader.next(heartbeat_s)
@@ -156,6 +247,8 @@ async def stream(
             if event is None:
                 continue
         yield b": heartbeat\n\n" if event is None else encode(event, boottime_s())
+        if reader.ends_with(event):
+            return
 
 
 def encode(event: Event, boottime_s: float = math.inf) -> bytes:
@@ -163,4 +256,4 @@ def encode(event: Event, boottime_s: float = math.inf) -> bytes:
     data = {"at": event.at.isoformat(), "verification_id": event.verification_id, **event.data}
     if "approved" in data:
         data["approved"] &= event.approved_until_s is not None and boottime_s < event.approved_until_s
-    return f"id: {event.seq}\nevent: {event.kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()
+    return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

@@ -352,4 +352,4 @@ class Settings:
 
     def _announce(self, state: str) -> None:
         trial = self._need_trial()
-        self.current.announce(state, trial=trial.id, keys=[c.key for c in trial.changes], reason=trial.reason)
+        self.current.announce(state, trial)

@@ -12,7 +12,7 @@ import logging
 from collections import Counter
 from dataclasses import dataclass, replace
 
-from edge_agent.announcer import Announcer
+from edge_agent.announcer import Announcer, ShownHint
 from edge_agent.camera import Camera
 from edge_agent.camerakeeper import Camerakeeper
 from edge_agent.config import Config
@@ -53,7 +53,7 @@ class _Session:
     vision: Vision
     forwarder: Forwarder
     task: asyncio.Task[None] | None = None
-    hint: GateCode | None = None
+    hint: ShownHint | None = None
 
 
 class Verifications:
@@ -186,8 +186,7 @@ class Verifications:
 
     def _filming(self, session: _Session, record: VerificationRecord) -> Filming:
         def hint(code: GateCode | None) -> None:
-            session.hint = code
-            self._announcer.hint(session.id, code)
+            session.hint = self._announcer.hint(session.id, code)
 
         def camera_state(state: str, detail: str) -> None:
             self._announcer.camera(session.id, state, detail)
@@ -338,7 +337,7 @@ class Verifications:
 
     # -- look -----------------------------------------------------------------------------------------------------
 
-    def hint_of(self, verification_id: str) -> GateCode | None:
-        """The hint that the customer is shown now, while searching."""
+    def hint_of(self, verification_id: str) -> ShownHint | None:
+        """The hint that the customer is shown now, while searching; None before the first."""
         session = self._session
         return session.hint if session is not None and session.id == verification_id else None

@@ -16,17 +16,20 @@ from typing import Any, Self
 
 import numpy as np
 import yaml
+from pydantic import ValidationError
 
 from edge_agent.agent import Agent
+from edge_agent.api.wire_events import EVENTS
 from edge_agent.camera import Camera
 from edge_agent.client import AgentClient
 from edge_agent.config import Config, ModelsSection
 from edge_agent.daemon import serve_until
 from edge_agent.errors import CameraError
+from edge_agent.events import Event, EventBus
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.settings import Settings
 from edge_agent.trial import Source
-from edge_agent.types import Face, Frame, LivenessScore, Measurement
+from edge_agent.types import Face, Frame, JsonObject, LivenessScore, Measurement
 from tests.faces import measurement, scores
 
 KEY = "11" * 32
@@ -104,6 +107,8 @@ class Terminal:
         self._config = _config(folder, sandbox_url, credentials, changes)
         self.file = folder / "config.yaml"
         self.file.write_text(yaml.safe_dump(self._config.model_dump(mode="json")))
+        self.undocumented: list[str] = []
+        """Events that were not as api/wire_events.py says."""
         self.restarts = 0
         """How often the agent asked to be started again."""
 
@@ -118,11 +123,13 @@ class Terminal:
         self._loop.call_soon_threadsafe(self._stop.set)
         self._thread.join(20)
         assert not self._thread.is_alive(), "the agent did not stop"
+        assert self.undocumented == []
 
     async def _run(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
         self.agent = Agent(self._config, camera_factory=self._make_camera, vision_factory=self._open_vision)
+        self._check_events(self.agent.bus)
         self.settings = Settings(
             self.agent, Source(self.file, self._config.state_dir), exit_for_restart=self._note_restart
         )
@@ -131,6 +138,17 @@ class Terminal:
         await asyncio.wait({ready, serving}, return_when=asyncio.FIRST_COMPLETED)
         started.set()
         await serving
+
+    def _check_events(self, bus: EventBus) -> None:
+        """Every event of every test of a terminal is as documented, field by field."""
+        publish = bus.publish
+
+        def checked(kind: str, data: JsonObject, **more: Any) -> Event:
+            event = publish(kind, data, **more)
+            self.undocumented += departures(kind, {"at": event.at, "verification_id": event.verification_id, **data})
+            return event
+
+        bus.publish = checked  # type: ignore[method-assign]
 
     def _note_restart(self) -> None:
         self.restarts += 1
@@ -166,6 +184,18 @@ class Terminal:
     def client(self) -> Iterator[AgentClient]:
         with AgentClient(self.socket) as client:
             yield client
+
+
+def departures(kind: str, data: JsonObject) -> list[str]:
+    """In what an event's data is not what its model says; nothing may be missing, nothing more may be there."""
+    model = EVENTS.get(kind)
+    if model is None:
+        return [f"there is no kind {kind!r}"]
+    try:
+        model.model_validate(data)
+    except ValidationError as exc:
+        return [f"{kind}: {error['loc']}: {error['msg']}" for error in exc.errors()]
+    return [f"{kind}: {name}" for name in data.keys() ^ model.model_fields.keys()]
 
 
 def _config(folder: Path, url: str, credentials: Any, changes: dict[str, dict[str, Any]]) -> Config:

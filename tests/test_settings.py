@@ -88,7 +88,16 @@ def test_a_reload_takes_what_can_change_and_names_what_needs_a_restart(running: 
     found = configuration(client)
     assert (found["last_reload"]["ok"], found["reloads"]) == (True, {"succeeded": 1, "failed": 0})
     assert found["restart_needed"] == ["terminal_id"]
-    assert events(running) == [{"state": "reloaded", "restart_needed": ["terminal_id"], "problems": []}]
+    assert events(running) == [
+        {
+            "state": "reloaded",
+            "restart_needed": ["terminal_id"],
+            "problems": [],
+            "trial": None,
+            "keys": [],
+            "reason": None,
+        }
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
-from typing import NamedTuple, TypeVar
+from collections.abc import Coroutine
+from typing import Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
+from starlette.types import Receive
 
 from edge_agent.agent import Agent
 from edge_agent.api import problems, wire
@@ -16,6 +19,7 @@ from edge_agent.errors import InputError
 from edge_agent.settings import Settings
 
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
+T = TypeVar("T")
 
 
 class Call(NamedTuple):
@@ -107,3 +111,27 @@ def seconds(request: Request, name: str, limit_s: float) -> float:
     if not 0 <= value <= limit_s:
         raise refuse("invalid_request", f"cannot use {name}={text!r}: must be 0-{limit_s:g} seconds")
     return value
+
+
+async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
+    """What ``work`` gives. When the client hangs up first it is cancelled, and ClientDisconnect raised.
+
+    The request's body must have been read, or not matter.
+    """
+    working = asyncio.create_task(work, name=f"{request.method} {request.url.path}")
+    gone = asyncio.create_task(hung_up(request.receive), name="wait for the client to hang up")
+    try:
+        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if working.done():
+            return working.result()
+        raise ClientDisconnect
+    finally:
+        for task in (working, gone):
+            task.cancel()
+        await asyncio.gather(working, gone, return_exceptions=True)
+
+
+async def hung_up(receive: Receive) -> None:
+    """Return when the client is gone."""
+    while (await receive())["type"] != "http.disconnect":
+        pass

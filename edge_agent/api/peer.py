@@ -12,6 +12,9 @@ Role = Literal["pos", "enrol", "admin"]
 STATE_KEY = "peer"
 """Where a request's state holds the ``Credentials`` (of the protocol) and then the ``Peer`` (of the admission)."""
 
+ABORT_KEY = "abort"
+"""Where a request's state holds what ends its connection at once, whatever waits to be sent."""
+
 SO_PEERGROUPS = 59
 """Linux; the socket module does not name it."""
 MOST_GROUPS = 256

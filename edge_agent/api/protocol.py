@@ -20,7 +20,7 @@ from uvicorn.server import ServerState
 
 from edge_agent.api import problems
 from edge_agent.api.access import Access
-from edge_agent.api.peer import STATE_KEY, Credentials, credentials_of
+from edge_agent.api.peer import ABORT_KEY, STATE_KEY, Credentials, credentials_of
 from edge_agent.errors import AgentError
 
 MAX_HEADER_BYTES: Final = 16 * 1024
@@ -67,7 +67,7 @@ class AccessProtocol(H11Protocol):
         sock = transport.get_extra_info("socket")
         credentials = credentials_of(sock) if sock is not None else None
         self._recognise(credentials)
-        self.app_state = {**self.app_state, STATE_KEY: credentials}
+        self.app_state = {**self.app_state, STATE_KEY: credentials, ABORT_KEY: transport.abort}
         super().connection_made(transport)
         transport.set_write_buffer_limits(high=0)  # ``pause_writing`` tells of every byte that is not taken
         if self._is_one_too_many():

@@ -3,28 +3,23 @@
 from __future__ import annotations
 
 import json
-import re
-from collections.abc import AsyncIterator
 
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 
 from edge_agent.agent import Agent
+from edge_agent.announcer import ShownHint
 from edge_agent.api import wire
 from edge_agent.api.answers import answer
-from edge_agent.api.calls import Call, idempotency_key, parse, read_body, refuse, seconds
-from edge_agent.api.ownership import lens, owned, readable
-from edge_agent.events import stream
+from edge_agent.api.calls import Call, idempotency_key, parse, read_body, refuse, seconds, while_connected
+from edge_agent.api.ownership import owned, readable
+from edge_agent.api.streams import events_of
 from edge_agent.outbox.records import Consent, NewVerification, StateConflict, VerificationRecord
 from edge_agent.texts import hint_text
-from edge_agent.types import WORKING_STATES, GateCode, State
-
-HEARTBEAT_S = 15.0
-EVENT_ID = re.compile(r"[0-9]{1,18}")
+from edge_agent.types import WORKING_STATES, State
 
 
 def verification_body(agent: Agent, record: VerificationRecord, *, replayed: bool = False) -> wire.VerificationBody:
     """The record as the API shows it."""
-    hint = agent.hint_of(record.id) if record.state is State.SEARCHING else None
     return wire.VerificationBody(
         id=record.id,
         state=record.state,
@@ -37,7 +32,7 @@ def verification_body(agent: Agent, record: VerificationRecord, *, replayed: boo
         reference=record.reference,
         amount=record.amount,
         currency=record.currency,
-        hint=_hint_body(hint) if record.state is State.SEARCHING else None,
+        hint=_hint_body(agent, record) if record.state is State.SEARCHING else None,
         reasons=list(record.reasons),
         error=wire.ErrorBody(code=record.error_code, detail=record.error_detail) if record.error_code else None,
         similarity=record.verdict.similarity if record.verdict else None,
@@ -51,8 +46,9 @@ def verification_body(agent: Agent, record: VerificationRecord, *, replayed: boo
     )
 
 
-def _hint_body(code: GateCode | None) -> wire.HintBody:
-    return wire.HintBody(code=code.value if code else None, text=hint_text(code))
+def _hint_body(agent: Agent, record: VerificationRecord) -> wire.HintBody:
+    shown = agent.hint_of(record.id) or ShownHint(None, record.created_at)
+    return wire.HintBody(code=shown.code.value if shown.code else None, text=hint_text(shown.code), since=shown.since)
 
 
 async def create(call: Call) -> Response:
@@ -77,8 +73,9 @@ async def create(call: Call) -> Response:
     )
     record, replayed = await call.agent.begin(new)
     if wait_s:
-        await call.agent.wait(record.id, wait_s, lambda r: r.state not in WORKING_STATES)
-    record = await call.agent.get(record.id)
+        record = await _settled(call, record.id, wait_s)
+    else:
+        record = await call.agent.get(record.id)
     headers = {"Location": f"/v1/verifications/{record.id}"}
     return answer(verification_body(call.agent, record, replayed=replayed), 200 if replayed else 201, headers)
 
@@ -93,9 +90,13 @@ async def get_verification(call: Call) -> Response:
     wait_s = seconds(call.request, "wait", wire.MAX_WAIT_S)
     record = await readable(call)
     if wait_s:
-        await call.agent.wait(record.id, wait_s, lambda r: r.state not in WORKING_STATES)
-        record = await call.agent.get(record.id)
+        record = await _settled(call, record.id, wait_s)
     return answer(verification_body(call.agent, record))
+
+
+async def _settled(call: Call, id_: str, wait_s: float) -> VerificationRecord:
+    """The record when it is no longer working, or after ``wait_s``. Who hangs up meanwhile changes nothing."""
+    return await while_connected(call.request, call.agent.wait(id_, wait_s, lambda r: r.state not in WORKING_STATES))
 
 
 async def list_verifications(call: Call) -> Response:
@@ -122,31 +123,16 @@ async def cancel(call: Call) -> Response:
 
 async def withdraw(call: Call) -> Response:
     """Consent withdrawn: everything personal of it is destroyed here; what was not over is ``deleted``."""
-    record = await call.agent.withdraw(call.request.path_params["id"], actor=call.peer.caller)
+    record = await call.agent.withdraw((await readable(call)).id, actor=call.peer.caller)
     return answer(verification_body(call.agent, record))
 
 
 async def verification_events(call: Call) -> Response:
-    """Server-Sent Events of one verification."""
+    """Server-Sent Events of one verification: how it is now, then what happens, until it is final."""
     record = await readable(call)
-    return _events(call, record.id)
+    return events_of(call, record.id)
 
 
 async def all_events(call: Call) -> Response:
     """Server-Sent Events of the terminal and of the caller's own verifications; for an admin of everything."""
-    return _events(call, None)
-
-
-def _events(call: Call, verification_id: str | None) -> Response:
-    text = call.request.headers.get("last-event-id")
-    if text is not None and not EVENT_ID.fullmatch(text):
-        raise refuse("invalid_request", "cannot resume: Last-Event-ID is not a number of ours")
-
-    async def body() -> AsyncIterator[bytes]:
-        after = int(text) if text is not None else None
-        see = None if call.peer.is_admin else lens(call.agent, call.peer.caller)
-        with call.agent.bus.subscribe(verification_id, after=after) as reader:
-            async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=call.agent.clock.boottime_s, see=see):
-                yield chunk
-
-    return StreamingResponse(body(), media_type="text/event-stream", headers={"Cache-Control": "no-store"})
+    return events_of(call, None)

@@ -82,6 +82,8 @@ class HintBody(BaseModel):
 
     code: str | None
     text: str
+    since: datetime
+    """When it became the one shown."""
 
 
 class ErrorBody(BaseModel):

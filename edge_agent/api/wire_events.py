@@ -35,13 +35,26 @@ class HintEvent(EventBody):
     code: str | None = Field(description="a code of the gate; null = all is well, hold on")
     text: str
     since: datetime = Field(description="when it became the one shown")
+    enrolment: bool = Field(description="told to somebody who is being enrolled")
 
 
 class CameraEvent(EventBody):
-    """The camera went away during a verification, or came back."""
+    """The camera went away or came back: for a verification or an enrolment, or (neither) for the terminal."""
 
-    state: Literal["lost", "ok"]
+    state: Literal["unknown", "ok", "lost", "none"]
+    step: Literal["none", "reopen", "respawn", "exit"] = Field(description="of its recovery: taken last, or due next")
+    failures: int = Field(description="since it was last well; counted for the terminal only")
+    code: str | None
     detail: str
+    hint: str | None = Field(description="what to try")
+    enrolment: bool = Field(description="seen by an enrolment")
+
+
+class EnrolmentEvent(EventBody):
+    """An enrolment from the camera goes on, or is over."""
+
+    state: Literal["searching", "uploading", "ended"]
+    code: str | None = Field(description="of ended: null = uploaded, else the problem's code, or cancelled")
 
 
 class NetworkEvent(EventBody):
@@ -82,6 +95,7 @@ EVENTS: dict[str, type[EventBody]] = {
     "state": StateEvent,
     "hint": HintEvent,
     "camera": CameraEvent,
+    "enrolment": EnrolmentEvent,
     "network": NetworkEvent,
     "storage": StorageEvent,
     "configuration": ConfigurationEvent,
