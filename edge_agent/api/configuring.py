@@ -7,10 +7,10 @@ from starlette.responses import Response
 from edge_agent.api import wire
 from edge_agent.api.answers import answer
 from edge_agent.api.calls import Call, parse, read_body, refuse
+from edge_agent.api.wire_status import ConfigurationBody, LastReloadBody, OpenTrialBody
 from edge_agent.errors import ConfigurationError
 from edge_agent.settings import Settings, Terms
 from edge_agent.trial import Trial
-from edge_agent.types import JsonObject
 
 
 async def reload(call: Call) -> Response:
@@ -61,15 +61,14 @@ def _trial_body(call: Call, trial: Trial) -> wire.TrialBody:
     )
 
 
-def configuration_json(settings: Settings) -> JsonObject:
+def configuration_body(settings: Settings) -> ConfigurationBody:
+    """The configuration's part of the status."""
     current, trial = settings.current, settings.trial
     last = current.last
-    return {
-        "file": str(settings.file) if settings.file else None,
-        "last_reload": {"at": last.at.isoformat(), "ok": not last.problems, "problems": list(last.problems)}
-        if last
-        else None,
-        "reloads": dict(current.reloads),
-        "restart_needed": list(current.restart_needed),
-        "trial": {"phase": trial.phase.value, "reason": trial.reason, "left_s": settings.left_s} if trial else None,
-    }
+    return ConfigurationBody(
+        file=str(settings.file) if settings.file else None,
+        last_reload=LastReloadBody(at=last.at, ok=not last.problems, problems=list(last.problems)) if last else None,
+        reloads=dict(current.reloads),
+        restart_needed=list(current.restart_needed),
+        trial=OpenTrialBody(phase=trial.phase.value, reason=trial.reason, left_s=settings.left_s) if trial else None,
+    )

@@ -103,11 +103,11 @@ class TerminalStage:
         """Short where the time has to run out; long elsewhere, for a busy machine must bring nothing about."""
         agent = self._terminal.agent
         usual = agent.config
-        agent.config = usual.model_copy(update={"session": usual.session.model_copy(update=change)})
+        agent._parts.config = usual.model_copy(update={"session": usual.session.model_copy(update=change)})
         try:
             yield
         finally:
-            agent.config = usual
+            agent._parts.config = usual
 
     def _verified(self) -> AbstractContextManager[None]:
         """Too far away until the events have been read for a while: there is a hint to be shown."""

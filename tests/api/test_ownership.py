@@ -177,10 +177,14 @@ def test_a_stream_of_everything_is_looked_at_through_the_callers_lens(desk: Desk
 def test_a_pos_is_not_told_what_others_asked_and_what_is_configured(desk: Desk) -> None:
     pos = desk.ask(OWNER, "GET", "/v1/status").json()
     admin = desk.ask(ADMIN, "GET", "/v1/status").json()
-    assert pos["configuration"] == {"restart_needed": []}
-    assert pos["storage"] == {"takes_captures": True, "problem": None}
-    assert "access" not in pos
-    assert "states" not in pos["queue"]
+    assert told(pos["configuration"]) == {"restart_needed": []}
+    assert told(pos["storage"]) == {"takes_captures": True}
+    assert pos["access"] is None
+    assert pos["queue"]["states"] is None
     assert {"file", "restart_needed"} <= admin["configuration"].keys()
     assert {"refused", "tokens"} == admin["access"].keys()
-    assert pos.keys() == admin.keys() - {"access"}
+    assert pos.keys() == admin.keys()
+
+
+def told(body: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in body.items() if value is not None}

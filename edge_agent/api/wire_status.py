@@ -1,0 +1,152 @@
+"""What goes over the terminal API about the agent's own condition (v1)."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Literal
+
+from pydantic import BaseModel
+
+
+class HealthBody(BaseModel):
+    """The process lives and its loop turns."""
+
+    status: Literal["ok"] = "ok"
+
+
+class ReadyBody(BaseModel):
+    """Whether a verification could start."""
+
+    ready: bool
+    missing: dict[str, str]
+    """Problem code by part."""
+
+
+class FaultBody(BaseModel):
+    """One part that is missing."""
+
+    part: str
+    code: str
+    detail: str
+    hint: str | None
+
+
+class LastReloadBody(BaseModel):
+    """The last time that the configuration file was read again."""
+
+    at: datetime
+    ok: bool
+    problems: list[str]
+
+
+class OpenTrialBody(BaseModel):
+    """The last configuration on trial, in short."""
+
+    phase: str
+    reason: str | None
+    left_s: float | None
+
+
+class ConfigurationBody(BaseModel):
+    """Where the configuration is from, and what became of changes to it; all but ``restart_needed`` for an admin only."""
+
+    file: str | None = None
+    last_reload: LastReloadBody | None = None
+    reloads: dict[str, int] | None = None
+    """How many ``succeeded`` and ``failed``."""
+    restart_needed: list[str]
+    trial: OpenTrialBody | None = None
+
+
+class NetworkBody(BaseModel):
+    """How forwarding to CypherFace goes."""
+
+    state: Literal["unknown", "online", "offline", "stopped"]
+    stopped_code: str | None
+    last_error: str | None
+    """For an admin only: it may name a user."""
+    last_success_at: datetime | None
+
+
+class QueueStatusBody(BaseModel):
+    """How much waits, and how many verifications are in which state."""
+
+    depth: int
+    parked: int
+    bytes: int
+    oldest_age_s: float | None
+    states: dict[str, int] | None
+    """For an admin only."""
+
+
+class SalvagedBody(BaseModel):
+    """What a salvage since the start saved and lost."""
+
+    kept: int
+    lost: list[str]
+
+
+class StorageBody(BaseModel):
+    """Whether the outbox has room; for an admin also what happened to it since the start."""
+
+    takes_captures: bool
+    problem: str | None
+    free_bytes: int | None = None
+    reserve_bytes: int | None = None
+    rotation: str | None = None
+    audit_head: str | None = None
+    """SEQ:MAC."""
+    reopened: int | None = None
+    salvaged: SalvagedBody | None = None
+
+
+class UnavailableBody(BaseModel):
+    """The outbox cannot say: the code of what is wrong."""
+
+    error: str
+
+
+class CameraBody(BaseModel):
+    """The terminal's camera and its recovery."""
+
+    state: Literal["unknown", "ok", "lost", "none"]
+    step: Literal["none", "reopen", "respawn", "exit"]
+    """Taken last, or due next while it is lost."""
+    failures: int
+    """Since it was last well."""
+    code: str | None
+    detail: str
+    hint: str | None
+    steps_taken: dict[str, int]
+
+
+class AccessBody(BaseModel):
+    """Who was refused since the start, by problem code, and for which roles there are tokens."""
+
+    refused: dict[str, int]
+    tokens: list[str]
+
+
+class StatusBody(BaseModel):
+    """Everything about the agent's condition."""
+
+    version: str
+    terminal_id: str
+    started_at: datetime
+    uptime_s: float
+    started: bool
+    """Everything that could be brought up was."""
+    ready: bool
+    searching: bool
+    faults: list[FaultBody]
+    configuration: ConfigurationBody
+    pack: str
+    frames: dict[str, int]
+    """How many were ``accepted`` and ``refused``."""
+    first_frame_after_s: float | None
+    camera: CameraBody
+    network: NetworkBody
+    queue: QueueStatusBody | UnavailableBody
+    storage: StorageBody | UnavailableBody
+    access: AccessBody | None
+    """For an admin only."""
