@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from edge_agent.api import problems
 from edge_agent.config import InvalidConfiguration
 from edge_agent.enrolment import PictureRefused
-from edge_agent.errors import AgentError, CaptureRefused, CypherFaceError, SessionRefused, Transient
+from edge_agent.errors import AgentError, CaptureRefused, SessionRefused
 from edge_agent.types import Check, GateCode, JsonObject
 
 if TYPE_CHECKING:
@@ -25,11 +25,6 @@ if TYPE_CHECKING:
 def problem_of(error: AgentError) -> Response:
     """The problem document of any error of ours."""
     problem = problems.of_error(error)
-    if isinstance(error, CypherFaceError) and error.code not in problems.CATALOGUE:
-        offline = isinstance(error, Transient)
-        problem = problems.CATALOGUE["offline" if offline else "service_refused"]
-    if isinstance(error, InvalidConfiguration):
-        problem = problems.CATALOGUE["configuration_refused"]
     body = problems.document(error, problem)
     if isinstance(error, PictureRefused):
         body["reasons"] = [reason.value for reason in error.reasons]

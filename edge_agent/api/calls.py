@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 from collections.abc import Coroutine
 from typing import Any, NamedTuple, TypeVar
 
@@ -17,6 +18,9 @@ from edge_agent.api.access import Access
 from edge_agent.api.peer import Peer
 from edge_agent.errors import InputError
 from edge_agent.settings import Settings
+
+NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
+"""As in JSON, in ASCII: ``float`` would also take "1_0", " 1" and "nan"."""
 
 AnyBody = TypeVar("AnyBody", bound=BaseModel)
 T = TypeVar("T")
@@ -48,15 +52,40 @@ async def read_body(request: Request, limit: int) -> bytes:
 
 
 def parse(body: bytes, kind: type[AnyBody]) -> AnyBody:
-    """``body`` as a ``kind``. Raises InputError: invalid_request, or the code of the field that is wrong."""
+    """``body`` as a ``kind``. Raises InputError: invalid_request, or the code of the field that is wrong.
+
+    Only JSON that everybody reads in the same way is taken: UTF-8, finite numbers, no key twice in an object.
+    """
     try:
-        value = json.loads(body)
+        json.loads(body.decode(), object_pairs_hook=_no_key_twice, parse_constant=_no_constant)
+    except RepeatedKey as exc:
+        raise refuse("invalid_request", f"cannot read the request: the key {exc.key!r} stands twice") from exc
     except (ValueError, RecursionError) as exc:
         raise refuse("invalid_request", "cannot read the request: the body is not JSON") from exc
     try:
-        return kind.model_validate(value)
+        return kind.model_validate_json(body, strict=True)
     except ValidationError as exc:
         raise _invalid(exc) from exc
+
+
+class RepeatedKey(ValueError):
+    """An object names a key twice: which value counts, readers do not agree on."""
+
+    def __init__(self, key: str) -> None:
+        super().__init__(key)
+        self.key = key
+
+
+def _no_key_twice(pairs: list[tuple[str, object]]) -> None:
+    seen: set[str] = set()
+    for key, _ in pairs:
+        if key in seen:
+            raise RepeatedKey(key)
+        seen.add(key)
+
+
+def _no_constant(name: str) -> None:
+    raise ValueError(f"{name} is not JSON")
 
 
 def _invalid(exc: ValidationError) -> InputError:
@@ -104,10 +133,7 @@ def idempotency_key(request: Request) -> str:
 def seconds(request: Request, name: str, limit_s: float) -> float:
     """A time of the query, in seconds; 0 where it is not given. Raises InputError invalid_request."""
     text = request.query_params.get(name, "0")
-    try:
-        value = float(text)
-    except ValueError:
-        value = -1.0
+    value = float(text) if NUMBER.fullmatch(text) else -1.0
     if not 0 <= value <= limit_s:
         raise refuse("invalid_request", f"cannot use {name}={text!r}: must be 0-{limit_s:g} seconds")
     return value

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from edge_agent.config import InvalidConfiguration
 from edge_agent.errors import (
     AgentError,
     CameraError,
     ConfigurationError,
+    CypherFaceError,
     EnvironmentFault,
     ModelError,
     SessionRefused,
     StorageError,
+    Transient,
 )
 from edge_agent.types import JsonObject
 
@@ -107,9 +110,12 @@ OF_CLASS: tuple[tuple[type[AgentError], str], ...] = (
     (ModelError, "models_missing"),
     (StorageError, "storage_failed"),
     (EnvironmentFault, "environment"),
+    (InvalidConfiguration, "configuration_refused"),
     (ConfigurationError, "environment"),
+    (Transient, "offline"),
+    (CypherFaceError, "service_refused"),
 )
-"""Every other fault of the device: it is never an internal error."""
+"""Every other fault of the device or of the service: it is never an internal error. The first that fits counts."""
 
 
 def of_error(error: AgentError) -> Problem:
@@ -136,3 +142,8 @@ def document(error: AgentError, problem: Problem) -> JsonObject:
     if isinstance(error, SessionRefused) and error.active_id is not None:
         body["active_id"] = error.active_id
     return body
+
+
+def example(problem: Problem) -> JsonObject:
+    """What the problem looks like, with its title for a detail."""
+    return document(AgentError(f"cannot do it: {problem.title[0].lower()}{problem.title[1:]}"), problem)

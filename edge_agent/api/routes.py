@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -17,12 +18,15 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from edge_agent.agent import Agent
-from edge_agent.api import condition, configuring, outbox_routes, users, verifications
+from edge_agent.api import condition, configuring, describing, openapi, outbox_routes, problems, users, verifications
 from edge_agent.api.access import Access
 from edge_agent.api.admission import Admission
 from edge_agent.api.answers import http_problem, problem_answer, problem_of
 from edge_agent.api.calls import Call
+from edge_agent.api.operation import problems_of
+from edge_agent.api.operations import OPERATIONS
 from edge_agent.api.peer import STATE_KEY, Peer
+from edge_agent.api.strictness import check_request
 from edge_agent.errors import AgentError, report
 from edge_agent.settings import Settings
 
@@ -76,6 +80,7 @@ def route_table() -> tuple[Entry, ...]:
         Entry("GET", "/v1/health", "any", condition.health),
         Entry("GET", "/v1/ready", "any", condition.ready),
         Entry("GET", "/v1/status", "any", condition.status),
+        Entry("GET", "/v1/openapi.json", "any", describing.openapi),
     )
 
 
@@ -88,11 +93,14 @@ def application(agent: Agent, settings: Settings, access: Access) -> Starlette:
         Route(path, _endpoint(agent, settings, access, entries), methods=list(entries))
         for path, entries in by_path.items()
     ]
-    return Starlette(
+    app = Starlette(
         routes=routes,
         middleware=[Middleware(Admission, access=access)],
         exception_handlers={HTTPException: http_problem},
     )
+    app.router.redirect_slashes = False  # a path is right or wrong; a redirected POST may come as another request
+    app.state.openapi = functools.cache(lambda: openapi.text(route_table(), OPERATIONS))
+    return app
 
 
 def _endpoint(
@@ -101,19 +109,27 @@ def _endpoint(
     async def endpoint(request: Request) -> Response:
         peer: Peer = request.state._state[STATE_KEY]  # noqa: SLF001 - the admission puts it there
         method = "GET" if request.method == "HEAD" else request.method
-        role = entries[method].role
-        if role != "any" and role not in peer.roles:
-            detail = f"cannot {method} {entries[method].path}: {peer.caller} does not have the role {role}"
+        entry = entries[method]
+        if entry.role != "any" and entry.role not in peer.roles:
+            detail = f"cannot {method} {entry.path}: {peer.caller} does not have the role {entry.role}"
             access.refuse("forbidden", detail)
             return problem_answer("forbidden", detail)
         try:
-            return await entries[method].handler(Call(request, agent, peer, settings, access))
+            check_request(request, OPERATIONS[method, entry.path])
+            return await entry.handler(Call(request, agent, peer, settings, access))
         except ClientDisconnect:
             return Response(status_code=499)
         except AgentError as exc:
-            return problem_of(exc)
+            return _documented(entry, exc)
         except Exception as exc:  # the top of a request: its errors are problem documents too
-            report(log, exc, f"cannot answer {method} {entries[method].path}")
+            report(log, exc, f"cannot answer {method} {entry.path}")
             return problem_answer("internal_error", "cannot answer: something unexpected happened")
 
     return endpoint
+
+
+def _documented(entry: Entry, error: AgentError) -> Response:
+    code = problems.of_error(error).code
+    if code not in problems_of(OPERATIONS[entry.method, entry.path]):
+        log.error("%s %s answers %s, which is not documented for it (%s)", entry.method, entry.path, code, error.code)
+    return problem_of(error)

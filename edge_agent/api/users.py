@@ -2,21 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Awaitable
-
-from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 
 from edge_agent.api import keeping, wire
 from edge_agent.api.answers import answer
-from edge_agent.api.calls import Call, read_body, refuse, seconds, user_id_of, whole_number
+from edge_agent.api.calls import Call, read_body, refuse, seconds, user_id_of, while_connected, whole_number
 from edge_agent.outbox import Store
 from edge_agent.outbox.records import VerificationRecord
-
-PICTURE_TYPES = frozenset({"image/jpeg", "image/png", "image/webp", "image/bmp"})
-MAX_ENROLMENT_S = 120.0
-MAX_MATCHES = 100
 
 
 async def enrol(call: Call) -> Response:
@@ -33,48 +25,23 @@ async def enrol(call: Call) -> Response:
 
 
 async def _from_body(call: Call, user_id: str) -> None:
-    media_type = call.request.headers.get("content-type", "").split(";")[0].strip().lower()
-    if media_type not in PICTURE_TYPES:
-        raise refuse("unsupported_media_type", f"cannot enrol with content type {media_type or 'none'!r}",
-                      "send image/jpeg or image/png")  # fmt: skip
     picture = await read_body(call.request, wire.MAX_PICTURE_BYTES)
     await call.agent.enrol(user_id, picture, actor=call.peer.caller)
 
 
 async def _from_camera(call: Call, user_id: str) -> None:
-    timeout_s = seconds(call.request, "search_timeout_s", MAX_ENROLMENT_S)
+    timeout_s = seconds(call.request, "search_timeout_s", wire.MAX_ENROLMENT_S)
     if 0 < timeout_s < 1:
         raise refuse("invalid_request", "cannot use search_timeout_s: must be 1-120 seconds")
-    if await read_body(call.request, wire.MAX_JSON_BYTES):
-        raise refuse("invalid_request", "cannot enrol from the camera: the request has a body", "send no body")
+    await read_body(call.request, 0)
     work = call.agent.enrol_from_camera(user_id, actor=call.peer.caller, search_timeout_s=timeout_s or None)
-    await _while_connected(call.request, work)
-
-
-async def _while_connected(request: Request, work: Awaitable[None]) -> None:
-    """Await ``work``; a client that hangs up cancels it. The body must have been read. Raises ClientDisconnect."""
-    working = asyncio.ensure_future(work)
-    gone = asyncio.ensure_future(_disconnected(request))
-    try:
-        await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise ClientDisconnect
-    finally:
-        for task in (working, gone):
-            task.cancel()
-        await asyncio.gather(working, gone, return_exceptions=True)
-    working.result()
-
-
-async def _disconnected(request: Request) -> None:
-    while (await request.receive())["type"] != "http.disconnect":
-        pass
+    await while_connected(call.request, work)
 
 
 async def matches(call: Call) -> Response:
     """The last verdicts of CypherFace for a user."""
     user_id = user_id_of(call)
-    limit = whole_number(call.request, "limit", 20, MAX_MATCHES)
+    limit = whole_number(call.request, "limit", 20, wire.MAX_MATCHES)
     records = await keeping.run(call.agent, Store.verdicts_of, user_id, limit=limit)
     return answer(wire.MatchList(user_id=user_id, items=[_match_body(record) for record in records]))
 

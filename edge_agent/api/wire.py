@@ -7,16 +7,21 @@ from datetime import datetime
 from decimal import Decimal
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
 from pydantic_core import PydanticCustomError
 
-from edge_agent.types import State
+from edge_agent.types import JsonObject, State
 
 USER_ID = re.compile(r"[A-Za-z0-9._@:+=-]{1,128}")
 MAX_JSON_BYTES = 16 * 1024
 MAX_PICTURE_BYTES = 16 * 1024 * 1024
 MAX_WAIT_S = 600.0
+MAX_ENROLMENT_S = 120.0
+MAX_MATCHES = 100
 MAX_CONFIG_BYTES = 256 * 1024
+AMOUNT = re.compile(r"(0|[1-9][0-9]{0,13})(\.[0-9]{1,4})?")
+MAX_AMOUNT_NUMBER = 99_999_999_999
+"""As a JSON number: with 4 decimals these are 15 digits, which a double holds exactly. Larger ones are sent as text."""
 IDEMPOTENCY_KEY = re.compile(r"[\x21-\x7e]{1,255}")
 
 _DIGIT_RUN = re.compile(r"\d(?:[ -]?\d){12,18}")
@@ -50,7 +55,28 @@ def check_user_id(text: str) -> str:
     return no_card_number(text)
 
 
-UserId = Annotated[str, AfterValidator(check_user_id)]
+def check_amount(value: object) -> Decimal:
+    """Text or a number that means exactly one amount: a float of more digits would be another one than was written."""
+    if isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= MAX_AMOUNT_NUMBER:
+        value = repr(value + 0)  # -0.0 + 0 is 0.0
+    if not isinstance(value, str) or not AMOUNT.fullmatch(value):
+        raise PydanticCustomError("amount", "must be like 12.50: at most 14 digits, then at most 4 after the point")
+    return Decimal(value)
+
+
+USER_ID_SCHEMA: JsonObject = {
+    "type": "string",
+    "pattern": rf"^(?!\.{{1,2}}$){USER_ID.pattern}$",
+    "examples": ["customer-17"],
+}
+AMOUNT_SCHEMA: JsonObject = {
+    "anyOf": [
+        {"type": "string", "pattern": f"^{AMOUNT.pattern}$", "examples": ["12.50"]},
+        {"type": "number", "minimum": 0, "maximum": MAX_AMOUNT_NUMBER, "multipleOf": 0.0001},
+    ]
+}
+UserId = Annotated[str, AfterValidator(check_user_id), WithJsonSchema(USER_ID_SCHEMA)]
+Amount = Annotated[Decimal, BeforeValidator(check_amount), WithJsonSchema(AMOUNT_SCHEMA)]
 Printable = Annotated[str, Field(min_length=1, max_length=128, pattern=r"^[^\x00-\x1f\x7f]+$")]
 Reference = Annotated[Printable, AfterValidator(no_card_number)]
 
@@ -71,7 +97,7 @@ class VerificationRequest(Body):
 
     user_id: UserId
     reference: Reference | None = None
-    amount: Decimal | None = Field(None, ge=0, max_digits=18, decimal_places=4)
+    amount: Amount | None = None
     currency: str | None = Field(None, pattern=r"^[A-Z]{3}$", description="ISO 4217")
     consent: ConsentBody | None = None
     search_timeout_s: float | None = Field(None, ge=1, le=600)

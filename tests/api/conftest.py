@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,6 +12,22 @@ from edge_agent.client import AgentClient
 from edge_agent.sandbox.server import SandboxServer
 from tests.api.calls import SOURCE
 from tests.terminal import Terminal, terminal
+
+
+@pytest.fixture(autouse=True)
+def undocumented() -> Iterator[list[str]]:
+    """What was answered beside the documentation; there must be nothing of it when a test ends."""
+    heard: list[str] = []
+    handler = logging.Handler(logging.ERROR)
+    handler.emit = lambda record: heard.append(record.getMessage())  # type: ignore[method-assign]
+    only = logging.Filter()
+    only.filter = lambda record: "which is not documented" in record.getMessage()  # type: ignore[method-assign]
+    handler.addFilter(only)
+    log = logging.getLogger("edge_agent.api.routes")
+    log.addHandler(handler)
+    yield heard
+    log.removeHandler(handler)
+    assert heard == []
 
 
 @pytest.fixture
