@@ -172,7 +172,9 @@ def test_without_patience_a_break_is_an_error_and_an_end_is_an_end(connect: Call
 
 def test_an_event_is_typed_where_its_kind_is_known() -> None:
     fields = {"at": "2026-01-01T00:00:00Z", "verification_id": None}
-    hint = ServerEvent("l-1", "hint", {**fields, "code": None, "text": "t", "since": fields["at"], "more": 1}).body
+    hint = ServerEvent(
+        "l-1", "hint", {**fields, "code": None, "text": "t", "since": fields["at"], "enrolment": False, "more": 1}
+    ).body
     lost = ServerEvent("l-1", "dropped", {**fields, "count": None, "reason": "forgotten"}).body
     assert isinstance(hint, HintEvent)
     assert isinstance(lost, DroppedEvent)

@@ -7,7 +7,7 @@ from typing import Any
 
 import httpx
 
-from edge_agent.api.peer import STATE_KEY, Credentials
+from edge_agent.api.peer import ABORT_KEY, STATE_KEY, Credentials
 
 PORT = 8470
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -28,7 +28,11 @@ async def ask(
     """What the application answers; ``credentials`` None: over TCP."""
 
     async def with_peer(scope: Any, receive: Any, send: Any) -> None:
-        await app({**scope, "state": {STATE_KEY: credentials}, "server": ("127.0.0.1", PORT)}, receive, send)
+        await app(
+            {**scope, "state": {STATE_KEY: credentials, ABORT_KEY: lambda: None}, "server": ("127.0.0.1", PORT)},
+            receive,
+            send,
+        )
 
     transport = httpx.ASGITransport(app=with_peer)
     async with httpx.AsyncClient(transport=transport, base_url=f"http://127.0.0.1:{PORT}", timeout=20) as http:

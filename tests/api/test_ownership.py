@@ -163,7 +163,9 @@ def test_a_stream_of_everything_is_looked_at_through_the_callers_lens(desk: Desk
 
         task = asyncio.create_task(ask(app, "GET", "/v1/events", caller, headers={"Last-Event-ID": "0"}))
         await asyncio.sleep(0)
-        desk.terminal.agent.bus.publish("network", {"state": "the-end"}, at=desk.terminal.agent.clock.wall())
+        desk.terminal.agent.bus.publish(
+            "storage", {"state": "open", "code": "the-end"}, at=desk.terminal.agent.clock.wall()
+        )
         await asyncio.wait_for(done.wait(), 10)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)

@@ -158,7 +158,7 @@ async def publish(t: Terminal, count: int) -> float:
     spent_s = 0.0
     for number in range(count):
         began_s = time.perf_counter()
-        data = {"code": None, "text": f"{number:01000}", "since": datetime.now(UTC).isoformat()}
+        data = {"code": None, "text": f"{number:01000}", "since": datetime.now(UTC).isoformat(), "enrolment": False}
         t.agent.bus.publish("hint", data, at=datetime.now(UTC), verification_id="a")
         spent_s += time.perf_counter() - began_s
         if number % 50 == 0:
