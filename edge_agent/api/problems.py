@@ -118,10 +118,14 @@ OF_CLASS: tuple[tuple[type[AgentError], str], ...] = (
 """Every other fault of the device or of the service: it is never an internal error. The first that fits counts."""
 
 
+OF_CALLERS = frozenset({"unauthenticated", "forbidden", "not_found"})
+"""Said of our callers: CypherFace refusing *us* in the same words is another matter."""
+
+
 def of_error(error: AgentError) -> Problem:
     """The documented problem for an error; what is not documented is an internal error."""
     code = ALIASES.get(error.code, error.code)
-    if code not in CATALOGUE:
+    if code not in CATALOGUE or (isinstance(error, CypherFaceError) and code in OF_CALLERS):
         code = next((code for kind, code in OF_CLASS if isinstance(error, kind)), "internal_error")
     return CATALOGUE[code]
 

@@ -38,6 +38,10 @@ def too_large(limit_bytes: int) -> Exception:
 
 def _check_query(request: Request, operation: Operation) -> None:
     known = [parameter.name for parameter in operation.query]
+    for parameter in operation.query:
+        value, allowed = request.query_params.get(parameter.name), parameter.schema.get("enum")
+        if allowed is not None and value is not None and value not in allowed:
+            raise refuse("invalid_request", f"cannot use {parameter.name}={value!r}: must be {' or '.join(allowed)}")
     for name, times in Counter(name for name, _ in request.query_params.multi_items()).items():
         if name not in known:
             raise refuse("invalid_request", f"cannot use the query parameter {name!r}: there is none of this name here",

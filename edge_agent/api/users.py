@@ -14,10 +14,7 @@ from edge_agent.outbox.records import VerificationRecord
 async def enrol(call: Call) -> Response:
     """Enrol: pre-screen the picture in the body, or the camera's, then upload it as the user's source. Never queued."""
     user_id = user_id_of(call)
-    origin = call.request.query_params.get("from", "body")
-    if origin not in {"body", "camera"}:
-        raise refuse("invalid_request", f"cannot enrol from {origin!r}: must be body or camera")
-    if origin == "camera":
+    if call.request.query_params.get("from") == "camera":
         await _from_camera(call, user_id)
     else:
         await _from_body(call, user_id)

@@ -20,6 +20,7 @@ from edge_agent.agent import Agent
 from edge_agent.api import routes
 from edge_agent.api.access import Access
 from edge_agent.api.calls import Call
+from edge_agent.api.operations import OPERATIONS
 from edge_agent.api.peer import Credentials
 from edge_agent.config import ApiSection, Config
 from edge_agent.errors import ConfigurationError
@@ -125,7 +126,9 @@ def test_every_route_is_open_to_its_roles_and_to_no_other(
         wrong = []
         for entry in routes.route_table():
             path = re.sub(r"\{\w+\}", "somebody", entry.path)
-            answer = await ask(app, entry.method, path, credentials, headers=headers)
+            payload = OPERATIONS[entry.method, entry.path].payload
+            fitting = {"Content-Type": payload.media_types[0]} if payload is not None else {}
+            answer = await ask(app, entry.method, path, credentials, headers=headers | fitting)
             got = "open" if answer.status_code == 200 else answer.json()["code"]
             if got != ("open" if entry.role in may else refusal):
                 wrong.append((entry.method, entry.path, got))

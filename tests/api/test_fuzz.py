@@ -2,32 +2,26 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import re
 import secrets
-import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-import uvicorn
-from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from edge_agent.api import wire
 from edge_agent.api.operation import EVENT_STREAM
-from edge_agent.api.peer import STATE_KEY, Peer
-from edge_agent.api.routes import application
 from edge_agent.sandbox.server import SandboxServer
 from tests.api.calls import SOURCE
+from tests.api.test_sockets import ADMIN, over_tcp
 from tests.project.tree import ROOT
-from tests.terminal import Terminal, terminal
+from tests.terminal import terminal
 
 SEED = int(os.environ.get("EDGE_AGENT_FUZZ_SEED") or secrets.randbelow(2**32))
 EXAMPLES = int(os.environ.get("EDGE_AGENT_FUZZ_EXAMPLES") or 80)
@@ -36,49 +30,23 @@ AT_LEAST = 2000
 WITHIN_S = 480.0
 """A limit against hanging; what it takes is printed."""
 LONGEST_WAIT_S = 0.3
-
-
-class AdminProtocol(H11Protocol):
-    """Loopback TCP as if everybody were root."""
-
-    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        self.app_state: dict[str, Any] = {**self.app_state, STATE_KEY: Peer(os.getpid(), 0, 0)}
-        super().connection_made(transport)
-
-
-class _Server(uvicorn.Server):
-    @contextmanager
-    def capture_signals(self) -> Iterator[None]:
-        yield
-
-
-@contextmanager
-def over_tcp(t: Terminal) -> Iterator[str]:
-    """The terminal's own application on a loopback port; its URL."""
-    sock = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(
-        application(t.agent, t.settings), http=AdminProtocol, ws="none", lifespan="off", log_config=None
-    )
-    server = _Server(config)
-    serving = asyncio.run_coroutine_threadsafe(server.serve(sockets=[sock]), t._loop)
-    try:
-        yield f"http://127.0.0.1:{sock.getsockname()[1]}"
-    finally:
-        server.should_exit = True
-        serving.result(20)
-        sock.close()
+LONGEST_FILMING_S = 1.0
+SHORTER = {"wait": LONGEST_WAIT_S, "search_timeout_s": LONGEST_FILMING_S}
+"""The greatest value of a query parameter, in seconds."""
 
 
 @pytest.fixture
 def daemon(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """The real daemon's application with a made-up camera, which nothing locks out."""
     monkeypatch.setattr(wire, "MAX_WAIT_S", LONGEST_WAIT_S)
+    monkeypatch.setattr(wire, "MAX_ENROLMENT_S", LONGEST_FILMING_S)
     with SandboxServer() as sandbox:
         for user in ("customer-17", "0"):
             sandbox.enrol(user, SOURCE)
         limits = {"search_timeout_s": 1.0, "max_failures": 0}
-        with terminal(tmp_path, sandbox, session=limits) as t, over_tcp(t) as url:
-            yield url
+        api = over_tcp(tmp_path)
+        with terminal(tmp_path, sandbox, session=limits, enrolment={"search_timeout_s": LONGEST_FILMING_S}, api=api):
+            yield f"http://{api['tcp']}"
 
 
 @pytest.fixture(params=["daemon"])
@@ -99,8 +67,8 @@ def document_to_fuzz() -> dict[str, Any]:
                 del document["paths"][path]
     for operation in (operation for operations in document["paths"].values() for operation in operations.values()):
         for parameter in operation.get("parameters", ()):
-            if parameter["name"] == "wait":
-                parameter["schema"]["maximum"] = LONGEST_WAIT_S
+            if parameter["name"] in SHORTER:
+                parameter["schema"]["maximum"] = SHORTER[parameter["name"]]
         for answer in operation["responses"].values():
             answer["links"] = {name: link for name, link in answer.get("links", {}).items() if name not in streams}
     return document
@@ -112,7 +80,8 @@ def test_no_request_gets_an_answer_that_is_not_documented(target: str, tmp_path:
     began_s = time.monotonic()
     done = subprocess.run(
         [sys.executable, "-m", "schemathesis.cli", "--config-file", str(ROOT / "tests/api/fuzz.toml"), "run", str(schema),
-         "--url", target, "--seed", str(SEED), "--max-examples", str(EXAMPLES), "--request-timeout", "20"],
+         "--url", target, "--seed", str(SEED), "--max-examples", str(EXAMPLES), "--request-timeout", "20",
+         "--header", f"Authorization: Bearer {ADMIN}"],
         cwd=tmp_path, capture_output=True, text=True, timeout=WITHIN_S, check=False,
     )  # fmt: skip
     took_s = time.monotonic() - began_s
