@@ -21,7 +21,8 @@ from edge_agent.announcer import Announcer, ShownHint
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, CameraStatus
 from edge_agent.camerakeeper import Camerakeeper, Ending
-from edge_agent.config import Config, ModelsSection
+from edge_agent.config import Config, CypherFaceSection, ModelsSection
+from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.enrolling import Enroller, Studio
 from edge_agent.enrolments import Enrolments
 from edge_agent.errors import AgentError, SessionRefused
@@ -55,6 +56,9 @@ CAMERA_TURN_S = 60.0
 class Agent:
     """One terminal. ``start``, then ``drain`` and ``close``, once each; the rest between them."""
 
+    simulated = False
+    """True where the outcomes are made up (edge_agent.simulator): a POS in production must never accept them."""
+
     def __init__(
         self,
         config: Config,
@@ -63,8 +67,12 @@ class Agent:
         camera_factory: Callable[[], Camera] | None = None,
         vision_factory: VisionFactory | None = None,
         start_anew: Callable[[], None] | None = None,
+        client_factory: Callable[[CypherFaceSection], CypherFaceClient] = CypherFaceClient,
+        before_filming: Callable[[NewVerification], None] = lambda _: None,
     ) -> None:
-        """``camera_factory`` gives a closed camera. ``start_anew`` ends the daemon, None: nobody would start it again."""
+        """``camera_factory`` gives a closed camera. ``start_anew`` ends the daemon, None: nobody would start it again.
+        ``before_filming`` has the last word when a verification could begin: it may raise why not.
+        """
         self.bus = EventBus()
         self._waiting = Waiting(self.bus, self.get)
         self.clock: Clock = clock or SystemClock()
@@ -85,6 +93,7 @@ class Agent:
             on_network=self._announcer.network,
             expect=lambda: self.heartbeats.expect("forwarder", within_s=FORWARDER_TURN_S),
             loop=self._tasks.loop,
+            client_factory=client_factory,
         )
         self._parts = Parts(
             config,
@@ -113,6 +122,7 @@ class Agent:
             tasks=self._tasks,
             announcer=self._announcer,
             clock=self.clock,
+            before_filming=before_filming,
         )
         self._enrolments = Enrolments(
             self._parts,

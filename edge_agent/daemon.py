@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from functools import partial
 
 import uvicorn
+from starlette.types import ASGIApp
 
 from edge_agent.agent import Agent
 from edge_agent.api.access import Access
@@ -81,6 +82,10 @@ def setup_logging(settings: LogSection) -> None:
     logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are a line for each bad request
 
 
+def _as_it_is(app: ASGIApp) -> ASGIApp:
+    return app
+
+
 async def serve(
     config: Config,
     source: Source | None = None,
@@ -111,8 +116,17 @@ async def serve(
     return exit_code
 
 
-async def serve_until(stop: asyncio.Event, agent: Agent, settings: Settings | None = None) -> None:
-    """Serve ``agent`` on its sockets until ``stop`` is set; what stops in which order is said in Agent.drain."""
+async def serve_until(
+    stop: asyncio.Event,
+    agent: Agent,
+    settings: Settings | None = None,
+    *,
+    wrap: Callable[[ASGIApp], ASGIApp] = _as_it_is,
+) -> None:
+    """Serve ``agent`` on its sockets until ``stop`` is set; what stops in which order is said in Agent.drain.
+
+    ``wrap``: put around the application.
+    """
     settings = settings or Settings(agent, None)
     path = agent.config.api.socket
     access = Access()
@@ -120,7 +134,8 @@ async def serve_until(stop: asyncio.Event, agent: Agent, settings: Settings | No
     settings.current.admit = partial(_admit, agent, access)
     (await settings.current.admit(agent.config.api, strict=False))()
     supervisor = Supervisor()
-    server = _Server(_server_config(agent, settings, access), supervisor.ready)
+    app = wrap(application(agent, settings, access))
+    server = _Server(_server_config(app, access), supervisor.ready)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="api")
     feeding = asyncio.create_task(supervisor.feed(agent.heartbeats, agent.describe), name="feed the watchdog")
     settings.start()
@@ -183,9 +198,9 @@ async def _admit(agent: Agent, access: Access, api: ApiSection, *, strict: bool)
     return admit
 
 
-def _server_config(agent: Agent, settings: Settings, access: Access) -> uvicorn.Config:
+def _server_config(app: ASGIApp, access: Access) -> uvicorn.Config:
     return uvicorn.Config(
-        application(agent, settings, access),
+        app,
         http=partial(AccessProtocol, access=access),  # type: ignore[arg-type]  # anything that makes a protocol
         ws="none",
         lifespan="off",

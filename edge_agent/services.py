@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 
 from edge_agent.availability import ForwarderStatus
-from edge_agent.config import Config
+from edge_agent.config import Config, CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.forwarder import Forwarder
 from edge_agent.outbox.records import VerificationRecord
@@ -36,6 +36,7 @@ class Services:
         on_network: Callable[[ForwarderStatus], None],
         expect: Callable[[], Callable[[], None]],
         loop: Callable[[str, Callable[[], Awaitable[None]]], None],
+        client_factory: Callable[[CypherFaceSection], CypherFaceClient] = CypherFaceClient,
     ) -> None:
         """``expect`` is called when there is a forwarder to beat; ``loop`` runs a body, again after an error."""
         self._keeper = keeper
@@ -43,13 +44,14 @@ class Services:
         self._expect = expect
         self._beat: Callable[[], None] | None = None
         self._loop = loop
+        self._client_factory = client_factory
         self._open: set[Service] = set()
         self.current: Service | None = None
 
     async def prepare(self, config: Config) -> Service:
         """A service that does not forward yet. Raises ConfigurationError."""
         # in a thread: reading the certificate authorities takes 40 ms
-        client = await asyncio.to_thread(CypherFaceClient, config.cypherface)
+        client = await asyncio.to_thread(self._client_factory, config.cypherface)
         forwarder = Forwarder(
             self._keeper,
             client,

@@ -10,6 +10,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 
 from edge_agent.announcer import Announcer, ShownHint
@@ -70,6 +71,7 @@ class Verifications:
         tasks: Tasks,
         announcer: Announcer,
         clock: Clock,
+        before_filming: Callable[[NewVerification], None],
     ) -> None:
         self._parts = parts
         self._keeper = keeper
@@ -79,6 +81,7 @@ class Verifications:
         self._tasks = tasks
         self._announcer = announcer
         self._clock = clock
+        self._before_filming = before_filming
         self._began_s = clock.monotonic_s()
         self._session: _Session | None = None
         self.starts = asyncio.Lock()
@@ -168,7 +171,9 @@ class Verifications:
             raise SessionRefused(
                 "cannot start: CypherFace cannot be reached and offline.policy is deny", code="offline"
             )
-        return await self._parts.need_vision(), forwarder
+        vision = await self._parts.need_vision()
+        self._before_filming(new)
+        return vision, forwarder
 
     # -- film -----------------------------------------------------------------------------------------------------
 

@@ -47,6 +47,7 @@ async def status(call: Call) -> Response:
     body = StatusBody(
         version=__version__,
         terminal_id=agent.config.terminal_id,
+        simulator=agent.simulated,
         started_at=agent.started_at,
         uptime_s=round((datetime.now(UTC) - agent.started_at).total_seconds(), 1),
         started=agent.started,

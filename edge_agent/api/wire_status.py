@@ -132,6 +132,8 @@ class StatusBody(BaseModel):
 
     version: str
     terminal_id: str
+    simulator: bool
+    """Nobody is verified here: see docs/simulator.md."""
     started_at: datetime
     uptime_s: float
     started: bool

@@ -453,6 +453,7 @@ def test_health_ready_and_status_answer(running: Terminal, client: AgentClient) 
     status = client.status()
     assert status["queue"]["depth"] == 0
     assert status["terminal_id"] == "pos-0001"
+    assert status["simulator"] is False
 
 
 def test_the_list_is_newest_first_and_can_be_filtered(client: AgentClient, running: Terminal) -> None:
