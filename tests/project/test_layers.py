@@ -64,10 +64,11 @@ MAY_IMPORT = {
     "daemon": "config screening agent settings supervision api listening trial",
     "client": "api",
     "sandbox": "config packs picture vision",
+    "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
     "cli": "config picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
-    "sandbox demo bench",
+    "sandbox demo bench simulator",
     "__main__": "cli",
 }
 ANYBODY = {"types", "errors", "__version__"}
