@@ -120,9 +120,10 @@ def test_the_default_socket_is_the_users_own(tmp_path: Path, monkeypatch: pytest
 
 @pytest.mark.parametrize("speed", [0.1, 1.0, 7.0, 100.0])
 def test_every_speed_gives_a_configuration_that_can_be_used(tmp_path: Path, speed: float) -> None:
-    options = run.Options(tmp_path / "api.sock", parse("verified"), speed, lockout=True)
-    config = run.configuration(tmp_path, options)
-    assert config.session.max_failures == 5
+    for lockout, failures in ((True, 5), (False, 0)):
+        options = run.Options(tmp_path / "api.sock", parse("verified"), speed, lockout)
+        config = run.configuration(tmp_path, options)
+        assert config.session.max_failures == failures
     assert config.session.hint_hold_s <= 0.5 / speed + 1e-9 or speed < 0.1
 
 
