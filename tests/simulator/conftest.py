@@ -49,6 +49,7 @@ def simulator(
 
 @pytest.fixture(scope="module")
 def socket(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    # fast hints, and time enough for a verdict on a busy machine
-    with simulator(tmp_path_factory.mktemp("simulator"), speed=10, session={"verdict_timeout_s": 3.0}) as path:
+    # fast hints, and time enough for a capture and a verdict on a busy machine
+    session = {"search_timeout_s": 20.0, "verdict_timeout_s": 3.0}
+    with simulator(tmp_path_factory.mktemp("simulator"), speed=10, session=session) as path:
         yield path
