@@ -42,7 +42,7 @@ def script_of(outcome: Outcome) -> Script:
 
 
 class ScriptedCamera(Camera):
-    """Made for one verification. ``speed``: how much faster than life."""
+    """Plays one script after the other. ``speed``: how much faster than life."""
 
     def __init__(
         self,
@@ -52,14 +52,18 @@ class ScriptedCamera(Camera):
         clock: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
-        self._script = script_of(outcome)
         self._step_s = STEP_S / speed
         self._interval_s = 1.0 / min(MAX_FPS, FPS * max(1.0, speed))
         self._clock, self._sleep = clock, sleep
-        self._image = card.paint(f"{outcome}#{secrets.token_hex(NONCE_BYTES)}")
         self._indices = itertools.count()
+        self.play(outcome)
+
+    def play(self, outcome: Outcome) -> None:
+        """From the beginning, for the next verification; the camera is closed."""
+        self._script = script_of(outcome)
+        self._image = card.paint(f"{outcome}#{secrets.token_hex(NONCE_BYTES)}")
         self._step, self._shown = 0, 0
-        self._step_began_s = clock()
+        self._step_began_s = self._clock()
 
     @property
     def description(self) -> str:

@@ -10,12 +10,8 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.agent import Agent
-from edge_agent.camera import Camera
 from edge_agent.config import Config, CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
-from edge_agent.forwarder import Forwarder
-from edge_agent.outbox.records import NewVerification
-from edge_agent.screening import Vision
 from edge_agent.simulator import outcomes
 from edge_agent.simulator.camera import ScriptedCamera
 from edge_agent.simulator.eyes import GOOD_VIEW, Eyes, Scene
@@ -39,26 +35,18 @@ class SimulatedAgent(Agent):
         self._default, self._speed = default, speed
         self._eyes = Eyes()
         self._enrolling = asyncio.Lock()
-        self._next = default
+        self._camera = ScriptedCamera(default, speed)
         super().__init__(
             config,
-            camera_factory=self._open_camera,
+            camera_factory=lambda: self._camera,
             vision_factory=lambda _models: self._eyes,
             client_factory=self._make_client,
+            before_filming=lambda new: self._camera.play(self._chosen(new.user_id)),
         )
 
     def _make_client(self, settings: CypherFaceSection) -> CypherFaceClient:
         stand_in = StandIn(self.config.session.verdict_timeout_s, self._speed)
         return CypherFaceClient(settings, api_key="simulated", transport=stand_in)
-
-    def _open_camera(self) -> Camera:
-        return ScriptedCamera(self._next, self._speed)
-
-    async def _refuse_if_not_possible(self, new: NewVerification) -> tuple[Vision, Forwarder]:
-        """Called after the look for a replay, and before the camera is opened; one request at a time."""
-        possible = await super()._refuse_if_not_possible(new)
-        self._next = self._chosen(new.user_id)
-        return possible
 
     async def enrol(self, user_id: str, picture: bytes, **terms: Any) -> None:
         """As Agent; any picture that can be read is fine unless ``rejected:CODE`` is chosen."""
@@ -67,6 +55,13 @@ class SimulatedAgent(Agent):
             rejected = outcome.kind is Kind.REJECTED
             self._eyes.still = Scene(GateCode(outcome.detail)) if rejected else GOOD_VIEW
             await super().enrol(user_id, picture, **terms)
+
+    async def enrol_from_camera(self, user_id: str, **terms: Any) -> None:
+        """As Agent; what is chosen is played for the camera as for a verification."""
+        outcome = self._chosen(user_id)
+        if not self.searching:
+            self._camera.play(outcome)
+        await super().enrol_from_camera(user_id, **terms)
 
     def _chosen(self, user_id: str) -> Outcome:
         """Raises the refusal that was chosen, and InputError for an outcome that there is not."""
