@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 @click.option(
     "--socket", type=click.Path(path_type=Path), help="Where to answer; default: in your run-time folder, printed."
 )
+@click.option("--tcp", metavar="ADDRESS:PORT", help="Answer on loopback TCP too; the bearer tokens are printed.")
 @click.option("--default", "default", default="verified", show_default=True, help="Outcome of user ids that name none.")
 @click.option(
     "--speed", type=click.FloatRange(0.1, 100), default=1.0, show_default=True, help="How much faster than life."
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 @click.option("--outcomes", "show_outcomes", is_flag=True, help="List the outcomes, and leave.")
 def simulate(
     socket: Path | None,
+    tcp: str | None,
     default: str,
     speed: float,
     lockout: str,
@@ -66,19 +68,23 @@ def simulate(
     from edge_agent.simulator import run
 
     gc.enable()
-    options = run.Options(socket or run.default_socket(), chosen, speed, lockout == "on")
+    options = run.Options(socket or run.default_socket(), chosen, speed, lockout == "on", tcp)
     with run.state_folder(state_dir.absolute() if state_dir else None) as folder:
         config = run.configuration(folder, options)
         setup_logging(config.log)
 
         def ready(agent: SimulatedAgent) -> None:
-            _announce(agent, options, state_dir, as_json=as_json)
+            _announce(agent, options, state_dir, run.tokens(folder) if tcp else {}, as_json=as_json)
 
         asyncio.run(run.serve(config, options, on_ready=ready, watch_stdin=stop_with_stdin))
 
 
-def _announce(agent: SimulatedAgent, options: Options, state_dir: Path | None, *, as_json: bool) -> None:
+def _announce(
+    agent: SimulatedAgent, options: Options, state_dir: Path | None, tokens: dict[str, str], *, as_json: bool
+) -> None:
     click.echo(_banner(options, state_dir), err=True)
+    for role, token in tokens.items():
+        click.echo(f"  {role:<10} http://{options.tcp}  Authorization: Bearer {token}", err=True)
     for part, fault in agent.faults.items():
         click.echo(f"  missing {part}: {fault.message}", err=True)
     if as_json:
@@ -87,6 +93,8 @@ def _announce(agent: SimulatedAgent, options: Options, state_dir: Path | None, *
             "simulator": True,
             "ready": agent.ready,
             "socket": str(options.socket),
+            "tcp": options.tcp,
+            "tokens": tokens,
             "default": str(options.default),
             "speed": options.speed,
             "lockout": options.lockout,

@@ -24,6 +24,8 @@ from edge_agent.simulator.terminal import SimulatedAgent, marked
 KEY_FILE = "simulator.key"
 """Also what tells a folder of ours: a real terminal's state is never touched."""
 DEFAULTS_S = {"search_timeout_s": 20.0, "verdict_timeout_s": 15.0, "capture_window_s": 1.0, "hint_hold_s": 0.5}
+TOKENS = {"token": "pos", "enrol_token": "enrol", "admin_token": "admin"}
+"""Key of the configuration, and role: each is a file of this name in the state's folder."""
 LEAST_S = {"search_timeout_s": 1.0, "verdict_timeout_s": 1.0, "capture_window_s": 0.0, "hint_hold_s": 0.0}
 MOST_S = {"search_timeout_s": 600.0, "verdict_timeout_s": 600.0, "capture_window_s": 30.0, "hint_hold_s": 10.0}
 
@@ -36,6 +38,8 @@ class Options:
     default: Outcome
     speed: float
     lockout: bool
+    tcp: str | None = None
+    """ADDRESS:PORT on loopback, beside the socket."""
 
 
 def default_socket() -> Path:
@@ -73,18 +77,23 @@ def _prepare(folder: Path) -> None:
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         key = folder / KEY_FILE
-        if key.exists():
-            return
-        if any(folder.iterdir()):
+        if not key.exists() and any(folder.iterdir()):
             raise EnvironmentFault(
                 f"cannot use {folder}: it holds something else than a simulator's state",
                 code="not_writable",
                 hint="give an empty or new folder",
             )
-        key.touch(mode=0o600)
-        key.write_text(secrets.token_hex(32), encoding="ascii")
+        for secret in (key, *(folder / name for name in TOKENS)):
+            if not secret.exists():
+                secret.touch(mode=0o600)
+                secret.write_text(secrets.token_hex(32), encoding="ascii")
     except OSError as exc:
         raise EnvironmentFault(f"cannot use {folder}: {exc.strerror}", code="not_writable") from exc
+
+
+def tokens(folder: Path) -> dict[str, str]:
+    """The bearer tokens by role."""
+    return {role: (folder / name).read_text(encoding="ascii") for name, role in TOKENS.items()}
 
 
 def configuration(folder: Path, options: Options) -> Config:
@@ -98,7 +107,12 @@ def configuration(folder: Path, options: Options) -> Config:
         {
             "terminal_id": "simulator",
             "state_dir": str(folder / "state"),
-            "api": {"socket": str(options.socket)},
+            "api": {
+                "socket": str(options.socket),
+                "socket_group": None,
+                "tcp": options.tcp,
+                **{name: {"file": str(folder / name)} for name in TOKENS if options.tcp},
+            },
             "camera": {"source": "none"},
             "models": {"pack": "simulated"},
             "session": session,

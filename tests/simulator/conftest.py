@@ -17,10 +17,15 @@ from edge_agent.simulator.terminal import SimulatedAgent
 
 @contextmanager
 def simulator(
-    folder: Path, *, lockout: bool = False, speed: float = 5.0, session: Mapping[str, float] | None = None
+    folder: Path,
+    *,
+    lockout: bool = False,
+    speed: float = 5.0,
+    session: Mapping[str, float] | None = None,
+    tcp: str | None = None,
 ) -> Iterator[Path]:
     """Its socket. The state stays in ``folder``; ``session`` changes that section of its configuration."""
-    options = Options(folder / "api.sock", parse("verified"), speed, lockout)
+    options = Options(folder / "api.sock", parse("verified"), speed, lockout, tcp)
     started = threading.Event()
     running: dict[str, asyncio.AbstractEventLoop] = {}
     stop = asyncio.Event()

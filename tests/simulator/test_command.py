@@ -43,6 +43,8 @@ def test_it_announces_itself_serves_and_leaves_nothing_behind_when_its_parent_en
             "simulator": True,
             "ready": True,
             "socket": str(socket),
+            "tcp": None,
+            "tokens": {},
             "default": "verified",
             "speed": 20.0,
             "lockout": False,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import socket as _socket
 import time
 import uuid
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,8 @@ import numpy as np
 import pytest
 
 from edge_agent.api.wire import VerificationBody
-from edge_agent.client import AgentClient, ApiError
+from edge_agent.client import FROM_THE_START, AgentClient, ApiError
+from edge_agent.simulator import run
 from edge_agent.simulator.terminal import MARK
 from edge_agent.types import FINAL_STATES, WORKING_STATES, State
 from tests.simulator.conftest import simulator
@@ -43,7 +46,7 @@ def post(http: httpx.Client, user: str, *, asked: str | None = None, key: str | 
 def captured(client: AgentClient, user: str) -> VerificationBody:
     """Started and captured; the verdict is still to come."""
     record = client.verify(user)
-    for event in client.events(record.id, after=0):
+    for event in client.events(record.id, after=FROM_THE_START):
         if event.kind == "state" and event.data["state"] != "searching":
             break
     return record
@@ -90,7 +93,7 @@ def test_every_kind_of_outcome_ends_as_its_name_says(client: AgentClient) -> Non
 def test_the_customer_is_led_by_hints_until_the_picture_is_good(client: AgentClient) -> None:
     id_ = client.verify("verified").id
     said: list[str | None] = []
-    for event in client.events(id_, after=0):
+    for event in client.events(id_, after=FROM_THE_START):
         said.append(str(event.data["code"] or "fine") if event.kind == "hint" else event.data["state"])
         if event.kind == "state" and event.data["state"] not in WORKING_STATES:
             break
@@ -177,3 +180,17 @@ def test_what_waits_is_forwarded_as_chosen_after_a_restart(tmp_path: Path) -> No
         assert client.get(id_).state is State.PENDING
     with simulator(tmp_path, speed=20) as path, AgentClient(path) as client:
         assert ended(client, id_).state is State.NOT_VERIFIED
+
+
+def test_over_tcp_each_role_has_a_token_and_the_answers_are_marked_too(tmp_path: Path) -> None:
+    with closing(_socket.create_server(("127.0.0.1", 0))) as free:
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with simulator(tmp_path, speed=20, tcp=address), httpx.Client(base_url=f"http://{address}") as http:
+        tokens = run.tokens(tmp_path / "kept")
+        found = {
+            role: http.get("/v1/outbox", headers={"Authorization": f"Bearer {token}"}).status_code
+            for role, token in tokens.items()
+        }
+        assert found == {"pos": 403, "enrol": 403, "admin": 200}
+        unknown = http.get("/v1/status")
+        assert (unknown.status_code, unknown.headers[MARK]) == (401, "1")
