@@ -52,7 +52,7 @@ MAY_IMPORT = {
     "workers",
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability outbox storekeeper",
-    "agent": "config enrolling enrolments events camera vision outbox workers screening "
+    "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening "
     "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tasks verifications waiting",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
