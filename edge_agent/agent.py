@@ -40,6 +40,7 @@ from edge_agent.screening import Vision
 from edge_agent.services import Services
 from edge_agent.storekeeper import Storekeeper
 from edge_agent.tasks import Tasks
+from edge_agent.timeservice import TimeService
 from edge_agent.types import Assessment, JsonObject, State
 from edge_agent.verifications import Rooms, Verifications
 from edge_agent.waiting import Waiting
@@ -75,7 +76,8 @@ class Agent:
         """
         self.bus = EventBus()
         self._waiting = Waiting(self.bus, self.get)
-        self.clock: Clock = clock or SystemClock()
+        self._time_service = TimeService()
+        self.clock: Clock = clock or SystemClock(self._time_service.told)
         self.started_at = datetime.now(UTC)
         self.heartbeats = Heartbeats()
         self._tasks = Tasks()
@@ -164,6 +166,8 @@ class Agent:
         await self.keeper.bring_up()
         self._tasks.loop("outbox", self.keeper.watch)
         self._tasks.loop("camera", self.camera.watch)
+        if isinstance(self.clock, SystemClock) and not self.clock.kernel_tells():
+            self._tasks.loop("time service", self._time_service.watch)
         await self._parts.begin_forwarding(service)
         self._links.start()
         await models

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import ctypes
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import cache
@@ -69,10 +70,14 @@ def instant(clock: Clock) -> BootInstant:
 
 
 class SystemClock:
-    """The clocks of this machine (Linux)."""
+    """The clocks of this machine (Linux).
 
-    def __init__(self) -> None:
+    told: whether a time service keeps the wall clock right, as somebody else knows it, without waiting; None: unknown.
+    """
+
+    def __init__(self, told: Callable[[], bool | None] = lambda: None) -> None:
         self._boot_id = _read_boot_id()
+        self._told = told
 
     def wall(self) -> datetime:
         return datetime.now(UTC)
@@ -87,11 +92,17 @@ class SystemClock:
         return self._boot_id
 
     def synchronised(self) -> bool:
-        """adjtimex(2) where it may be called, else systemd-timesyncd's flag file, else False."""
+        """adjtimex(2) where it may be called, else what was told, else systemd-timesyncd's flag file, else False."""
         state = _adjtimex()
-        if state is None:
-            return TIMESYNC_FLAG.exists()
-        return state != _TIME_ERROR
+        if state is not None:
+            return state != _TIME_ERROR
+        told = self._told()
+        return TIMESYNC_FLAG.exists() if told is None else told
+
+    @staticmethod
+    def kernel_tells() -> bool:
+        """False where adjtimex(2) is filtered, as in a unit with ``ProtectClock=``: then somebody else has to tell."""
+        return _adjtimex() is not None
 
 
 def _read_boot_id() -> str:

@@ -194,18 +194,31 @@ def test_the_clocks_of_this_machine_tell_plausible_times() -> None:
 
 
 @pytest.mark.parametrize(
-    ("state", "flag", "synchronised"),
-    [(0, False, True), (5, True, False), (None, True, True), (None, False, False)],
+    ("state", "told", "flag", "synchronised"),
+    [
+        (0, False, False, True),
+        (5, True, True, False),
+        (None, True, False, True),
+        (None, False, True, False),
+        (None, None, True, True),
+        (None, None, False, False),
+    ],
 )
-def test_the_kernel_says_whether_the_wall_clock_is_right(
-    state: int | None, flag: bool, synchronised: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_kernel_says_whether_the_wall_clock_is_right_else_systemd_else_the_flag(
+    state: int | None,
+    told: bool | None,
+    flag: bool,
+    synchronised: bool,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     file = tmp_path / "synchronized"
     if flag:
         file.touch()
     monkeypatch.setattr("edge_agent.outbox.clock._adjtimex", lambda: state)
     monkeypatch.setattr("edge_agent.outbox.clock.TIMESYNC_FLAG", file)
-    assert SystemClock().synchronised() is synchronised
+    assert SystemClock(lambda: told).synchronised() is synchronised
+    assert SystemClock.kernel_tells() is (state is not None)
 
 
 def test_within_one_boot_the_wall_clock_is_not_asked() -> None:

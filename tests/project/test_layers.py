@@ -40,6 +40,7 @@ MAY_IMPORT = {
     "trial": "config outbox reload swap",
     "availability": "retry",
     "links": "",
+    "timeservice": "",
     "forwarder": "config cypherface outbox retry availability storekeeper",
     "services": "config cypherface availability forwarder outbox storekeeper",
     "announcer": "events texts outbox availability camera",
@@ -53,7 +54,7 @@ MAY_IMPORT = {
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability outbox storekeeper",
     "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening "
-    "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tasks verifications waiting",
+    "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tasks timeservice verifications waiting",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
     "settings": "config agent outbox reload trial current trial_health",
