@@ -7,6 +7,7 @@ step needs the earlier ones, but runs all the same: one run shows everything tha
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import http.client
 import json
 import os
@@ -14,6 +15,7 @@ import re
 import shutil
 import signal
 import socket
+import struct
 import subprocess
 import sys
 import time
@@ -32,6 +34,7 @@ SCENE = Path("/var/lib/edge-agent/scene.jpg")
 SANDBOX_KEY = "5a9db0c0-ffee-4000-8000-5a9db0c0ffee"
 VIVID = Path("/sys/bus/platform/drivers/vivid")
 CAMERA = Path("/dev/video0")
+TIMESYNC_FLAG = Path("/run/systemd/timesync/synchronized")
 PATIENCE_S = 300.0
 """Emulation is 5-10 times slower than a machine, and others may share the host."""
 
@@ -236,6 +239,34 @@ def frames() -> None:
     show(f"cancelled: {status} {record['state']}")
 
 
+def clock() -> None:
+    """Under the hardening only systemd knows whether the clock is right: not without a network, then as corrected."""
+    wait_for("ready", ready)
+    assert not TIMESYNC_FLAG.exists(), "that file would have answered"
+    assert not clock_synchronised()
+    correct_the_clock()
+    show(run("timedatectl", "show", "--property=NTPSynchronized"))
+    seconds = wait_for("the agent knows that the clock is right", clock_synchronised)
+    assert not TIMESYNC_FLAG.exists(), "that file would have answered"
+    show(f"not synchronised; then as a time service corrects it: the agent's records say so after {seconds:.0f} s")
+
+
+def clock_synchronised() -> bool:
+    """What a new verification's record says."""
+    status, record = call("DELETE", f"/v1/verifications/{start_verification('nobody')}")
+    assert status == 200, record
+    return bool(record["clock_synchronised"])
+
+
+def correct_the_clock() -> None:
+    """What a time service does at the end: tell the kernel by adjtimex(2) that the error is small."""
+    status, error_us = 0x0010, 0x0004 | 0x0008  # ADJ_STATUS; ADJ_MAXERROR | ADJ_ESTERROR
+    # modes, offset, freq, maxerror, esterror, status (STA_UNSYNC is not set): the beginning of struct timex
+    values = struct.pack("@Illlli", status | error_us, 0, 0, 1000, 1000, 0)
+    timex = ctypes.create_string_buffer(values, 1024)
+    assert ctypes.CDLL(None).adjtimex(timex) != 5, "the kernel still says TIME_ERROR"
+
+
 def verification() -> None:
     """Enrol, verify the right person, then somebody else, against the embedded sandbox."""
     shutil.copy(SHARE / "assets/frame_1280x720_obama.jpg", SCENE)
@@ -414,7 +445,7 @@ def everything() -> Iterator[str]:
     yield from (f"user or group {line}" for line in users)
 
 
-STEPS = (before, install, hardened, frames, verification, watchdog, config_roll_back, camera_taken_away, maintenance,
+STEPS = (before, install, hardened, frames, clock, verification, watchdog, config_roll_back, camera_taken_away, maintenance,
          upgrade, upgrade_roll_back, uninstall)  # fmt: skip
 
 
