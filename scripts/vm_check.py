@@ -45,7 +45,10 @@ CAMERAS = {
 
 
 def configuration(camera: str) -> str:
-    """Every clock of a session is stretched; the limits of the gate are those of a kiosk."""
+    """Every clock of a session is stretched, and three frames vote, not five: one takes more than a minute to judge.
+
+    The limits of the gate are those of a kiosk.
+    """
     return f"""
 terminal_id: vm-check
 camera: {CAMERAS[camera]}
@@ -278,7 +281,7 @@ def verification() -> None:
         assert status < 300
         record = outcome(start_verification("customer-1"))
         assert (record["state"], record["approved"]) == ("verified", True)
-        shutil.copy(SHARE / "assets/id_biden_1.jpg", SCENE)
+        shutil.copy(SHARE / "assets/id_clooney_1.jpg", SCENE)
         record = outcome(start_verification("customer-1"))
         assert (record["state"], record["approved"]) == ("not_verified", False)
 
