@@ -35,8 +35,10 @@ SANDBOX_KEY = "5a9db0c0-ffee-4000-8000-5a9db0c0ffee"
 VIVID = Path("/sys/bus/platform/drivers/vivid")
 CAMERA = Path("/dev/video0")
 TIMESYNC_FLAG = Path("/run/systemd/timesync/synchronized")
+CUSTOMER, SOURCE, SOMEBODY_ELSE = "frame_1280x720_obama.jpg", "id_obama_1.jpg", "id_clooney_1.jpg"
+"""What the camera shows, what was enrolled, and what the camera shows the second time."""
 PATIENCE_S = 300.0
-"""Emulation is 5-10 times slower than a machine, and others may share the host."""
+"""Emulation is 20 times slower than a machine, and others may share the host."""
 
 CAMERAS = {
     "v4l2": "{source: v4l2, device: /dev/video0, size: [640, 480], fps: 5, stale_after_s: 300}",
@@ -52,9 +54,9 @@ def configuration(camera: str) -> str:
     return f"""
 terminal_id: vm-check
 camera: {CAMERAS[camera]}
-models: {{pack: scrfd-minifas}}
-gate: {{max_track_gap_s: 60}}
-session: {{search_timeout_s: 600, verdict_timeout_s: 600, capture_window_s: 5, result_valid_s: 3600}}
+models: {{pack: scrfd-minifas, threads: 2}}
+gate: {{max_track_gap_s: 300}}
+session: {{search_timeout_s: 600, verdict_timeout_s: 600, liveness_frames: 3, capture_window_s: 5, result_valid_s: 3600}}
 cypherface:
   base_url: http://127.0.0.1:8799/
   merchant_id: 5a9db0c0ffee5a9db0c0ffee
@@ -272,16 +274,16 @@ def correct_the_clock() -> None:
 
 def verification() -> None:
     """Enrol, verify the right person, then somebody else, against the embedded sandbox."""
-    shutil.copy(SHARE / "assets/frame_1280x720_obama.jpg", SCENE)
+    shutil.copy(SHARE / "assets" / CUSTOMER, SCENE)
     configure("replay")
     with sandbox():
-        picture = (SHARE / "assets/id_obama_1.jpg").read_bytes()
+        picture = (SHARE / "assets" / SOURCE).read_bytes()
         status, body = call("PUT", "/v1/users/customer-1/source", picture, Content_Type="image/jpeg")
         show(f"enrolled: {status} {body}")
         assert status < 300
         record = outcome(start_verification("customer-1"))
         assert (record["state"], record["approved"]) == ("verified", True)
-        shutil.copy(SHARE / "assets/id_clooney_1.jpg", SCENE)
+        shutil.copy(SHARE / "assets" / SOMEBODY_ELSE, SCENE)
         record = outcome(start_verification("customer-1"))
         assert (record["state"], record["approved"]) == ("not_verified", False)
 
