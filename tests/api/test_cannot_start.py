@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 import uuid
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -62,15 +61,18 @@ def full_disk(t: Terminal, sandbox: SandboxServer) -> Undo:
 def deny_while_offline(t: Terminal, sandbox: SandboxServer) -> Undo:
     assert t.agent.forwarder is not None
     availability = t.agent.forwarder._availability
-    while availability.status.active:  # the last verdict is committed before it is taken for a sign of life
-        time.sleep(0.005)
-    t._loop.call_soon_threadsafe(availability.set, "offline")
-    t._loop.call_soon_threadsafe(setattr, availability, "_next_probe_s", 1e12)  # nobody finds out that it is not
+    usual = availability.set
 
-    def undo() -> None:
-        t._loop.call_soon_threadsafe(availability.set, "online")
+    async def cut() -> None:
+        usual("offline")
+        availability.set = lambda _: None  # type: ignore[assignment, method-assign]  # an answer under way brings nothing back
 
-    return undo
+    async def undo() -> None:
+        availability.set = usual  # type: ignore[method-assign]
+        usual("online")
+
+    t.run(cut())
+    return lambda: t.run(undo())
 
 
 def stopping(t: Terminal, sandbox: SandboxServer) -> Undo:

@@ -17,6 +17,7 @@ from edge_agent.api.access import Access, Grants
 from edge_agent.api.ownership import lens
 from edge_agent.api.peer import Credentials, Role
 from edge_agent.api.routes import application
+from edge_agent.events import Event
 from edge_agent.sandbox.server import SandboxServer
 from tests.api.calls import SOURCE
 from tests.api.forged import ask, process
@@ -130,7 +131,7 @@ def test_events_of_the_terminal_are_for_everybody_and_others_for_their_owner(des
 
     def seen(caller: str, kind: str, id_: str | None) -> str | None:
         async def look() -> str | None:
-            event = agent.bus.publish(kind, {"final": False}, at=agent.clock.wall(), verification_id=id_)
+            event = Event("life", 1, agent.clock.wall(), kind, id_, {"final": False})
             shown = await lens(agent, caller)(event)
             return None if shown is None else shown.verification_id or ""
 
