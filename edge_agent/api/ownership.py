@@ -6,13 +6,18 @@ from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from edge_agent.errors import AgentError, InputError
+from edge_agent.errors import InputError
 
 if TYPE_CHECKING:
     from edge_agent.agent import Agent
     from edge_agent.api.calls import Call
     from edge_agent.events import Event
     from edge_agent.outbox.records import VerificationRecord
+
+
+TERMINAL_WIDE = frozenset({"camera", "network", "storage", "configuration", "dropped"})
+MOST_KNOWN = 1000
+"""Verifications whose owner one reader remembers; an older one is looked up again."""
 
 
 async def readable(call: Call) -> VerificationRecord:
@@ -38,7 +43,8 @@ async def owned(call: Call) -> VerificationRecord:
 def lens(agent: Agent, caller: str) -> Callable[[Event], Awaitable[Event | None]]:
     """What of each event ``caller`` may see who is no admin: None for a state or hint of somebody else's verification.
 
-    An event about the terminal is for everybody, without the id of a verification that is not the reader's.
+    An event about the terminal is for everybody, without the id of a verification that is not the reader's. What it
+    returns raises AgentError while the owner cannot be looked up: to take the reader for a stranger would hide an end.
     """
     own: dict[str, bool] = {}
 
@@ -47,6 +53,8 @@ def lens(agent: Agent, caller: str) -> Callable[[Event], Awaitable[Event | None]
         if id_ is None:
             return event
         if id_ not in own:
+            if len(own) >= MOST_KNOWN:
+                del own[next(iter(own))]
             own[id_] = await _is_of(agent, id_, caller)
         if own[id_]:
             return event
@@ -55,11 +63,8 @@ def lens(agent: Agent, caller: str) -> Callable[[Event], Awaitable[Event | None]
     return see
 
 
-TERMINAL_WIDE = frozenset({"camera", "network", "storage", "configuration", "dropped"})
-
-
 async def _is_of(agent: Agent, verification_id: str, caller: str) -> bool:
     try:
         return (await agent.get(verification_id)).caller == caller
-    except AgentError:  # what cannot be read is nobody's
+    except InputError:  # what is not there is nobody's
         return False

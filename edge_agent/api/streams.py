@@ -36,15 +36,16 @@ def events_of(call: Call, verification_id: str | None) -> Response:
 
 async def _chunks(call: Call, verification_id: str | None, after: str | None) -> AsyncGenerator[bytes, None]:
     with call.agent.bus.subscribe(verification_id, after=after) as reader:
+        # whose one verification is, was asked before
+        everything = call.peer.is_admin or verification_id is not None
+        see = None if everything else lens(call.agent, call.peer.caller)
+        clock = call.agent.clock
         try:
             await call.agent.begin_events(reader)
-        except AgentError as exc:  # the headers are out: the client comes back, and is told then
-            log.warning("cannot begin a stream of events: %s", exc.message, extra={"code": exc.code})
-            return
-        see = None if call.peer.is_admin else lens(call.agent, call.peer.caller)
-        clock = call.agent.clock
-        async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=clock.boottime_s, see=see):
-            yield chunk
+            async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=clock.boottime_s, see=see):
+                yield chunk
+        except AgentError as exc:  # the headers are out: the client resumes, and is told then
+            log.warning("cannot go on with a stream of events: %s", exc.message, extra={"code": exc.code})
 
 
 class EventStream(Response):

@@ -14,10 +14,12 @@ import pytest
 from starlette.applications import Starlette
 
 from edge_agent.api.access import Access, Grants
-from edge_agent.api.ownership import lens
+from edge_agent.api.ownership import MOST_KNOWN, lens
 from edge_agent.api.peer import Credentials, Role
 from edge_agent.api.routes import application
+from edge_agent.errors import StorageError
 from edge_agent.events import Event
+from edge_agent.outbox.records import VerificationRecord
 from edge_agent.sandbox.server import SandboxServer
 from tests.api.calls import SOURCE
 from tests.api.forged import ask, process
@@ -143,6 +145,47 @@ def test_events_of_the_terminal_are_for_everybody_and_others_for_their_owner(des
     assert [seen("uid:4002", kind, active) for kind in kinds] == [None, None, "", ""]
     assert [seen("uid:4002", kind, "unknown") for kind in kinds] == [None, None, "", ""]
     assert [seen("uid:4002", kind, None) for kind in ("network", "storage", "configuration")] == [""] * 3
+
+
+def test_an_owner_is_not_taken_for_a_stranger_because_the_store_was_away_for_a_moment(
+    desk: Desk, active: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What cannot be looked up is neither shown nor hidden: the reader hears of it and can resume before it."""
+    agent = desk.terminal.agent
+    event = Event("life", 1, agent.clock.wall(), "state", active, {"final": False})
+
+    async def away(id_: str) -> VerificationRecord:
+        raise StorageError("cannot read: the disk is away")
+
+    async def look() -> tuple[Event | None, Event | None]:
+        owner, other = lens(agent, "uid:4001"), lens(agent, "uid:4002")
+        with monkeypatch.context() as broken:
+            broken.setattr(agent, "get", away)
+            for see in (owner, other):
+                with pytest.raises(StorageError):
+                    await see(event)
+        return await owner(event), await other(event)
+
+    assert desk.terminal.run(look()) == (event, None)
+
+
+def test_a_reader_of_weeks_does_not_remember_every_verification(desk: Desk, active: str) -> None:
+    agent = desk.terminal.agent
+    read: list[str] = []
+
+    class Counting:
+        async def get(self, id_: str) -> VerificationRecord:
+            read.append(id_)
+            return await agent.get(active)
+
+    async def look() -> None:
+        see = lens(Counting(), "uid:4001")  # type: ignore[arg-type]  # all that it asks of an agent
+        for id_ in ["first", "first", *(str(n) for n in range(MOST_KNOWN)), "first"]:
+            assert await see(Event("life", 1, agent.clock.wall(), "hint", id_, {})) is not None
+
+    desk.terminal.run(look())
+    assert read.count("first") == 2
+    assert len(read) == MOST_KNOWN + 2
 
 
 def test_a_stream_of_everything_is_looked_at_through_the_callers_lens(desk: Desk, active: str) -> None:
