@@ -233,20 +233,24 @@ async def stream(
 ) -> AsyncIterator[bytes]:
     """Server-Sent Events of a reader, with comments as heartbeats. ``boottime_s``: the clock; without one all is old.
 
-    ``see``: what of an event this reader may see; None = all of every event. Ends with the bus; that of one verification
-    also after its final state.
+    ``see``: what of an event this reader may see; None = all of every event. A heartbeat comes ``heartbeat_s`` after
+    the last thing that was sent, whatever happened that is not shown. Ends with the bus; that of one verification also
+    after its final state.
     """
+    now_s = asyncio.get_running_loop().time
     yield f": edge-agent events\nretry: {RETRY_MS}\n\n".encode()
+    due_s = now_s() + heartbeat_s
     while True:
         try:
-            event = await reader.next(heartbeat_s)
+            event = await reader.next(max(0.0, due_s - now_s()))
         except StopAsyncIteration:
             return
         if event is not None and see is not None:
             event = await see(event)
-            if event is None:
-                continue
+        if event is None and now_s() < due_s:
+            continue
         yield b": heartbeat\n\n" if event is None else encode(event, boottime_s())
+        due_s = now_s() + heartbeat_s
         if reader.ends_with(event):
             return
 

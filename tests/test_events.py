@@ -225,3 +225,28 @@ def test_an_event_is_one_line_of_json() -> None:
     text = encode(Event(LIFE, 7, NOW, "hint", "a", {"text": "line\nbreak"})).decode()
     assert text.count("\n") == 4
     assert '"text":"line\\nbreak"' in text
+
+
+def test_a_reader_who_is_shown_nothing_of_what_happens_hears_that_the_stream_lives() -> None:
+    """Others are filmed all the time, which is none of this reader's business; silence would look like a dead line."""
+
+    async def hide(event: Event) -> Event | None:
+        return None
+
+    async def scenario() -> None:
+        bus = EventBus(LIFE)
+
+        async def keep_busy() -> None:
+            while True:
+                publish(bus, 1)
+                await asyncio.sleep(0.001)
+
+        with bus.subscribe() as reader:
+            busy = asyncio.create_task(keep_busy())
+            chunks = stream(reader, heartbeat_s=0.03, see=hide)
+            async with asyncio.timeout(2.0):
+                told = [await anext(chunks) for _ in range(4)]
+            busy.cancel()
+        assert told[1:] == [b": heartbeat\n\n"] * 3
+
+    run(scenario())
