@@ -39,10 +39,12 @@ async def _chunks(call: Call, verification_id: str | None, after: str | None) ->
         # whose one verification is, was asked before
         everything = call.peer.is_admin or verification_id is not None
         see = None if everything else lens(call.agent, call.peer.caller)
-        clock = call.agent.clock
+        clock, grants = call.agent.clock, call.access.grants
         try:
             await call.agent.begin_events(reader)
             async for chunk in stream(reader, heartbeat_s=HEARTBEAT_S, boottime_s=clock.boottime_s, see=see):
+                if call.access.grants != grants:  # who may read must be asked anew: the client resumes, if it still may
+                    return
                 yield chunk
         except AgentError as exc:  # the headers are out: the client resumes, and is told then
             log.warning("cannot go on with a stream of events: %s", exc.message, extra={"code": exc.code})

@@ -36,6 +36,7 @@ class Desk:
 
     terminal: Terminal
     app: Starlette
+    access: Access
 
     def ask(self, caller: Credentials, method: str, path: str, **options: Any) -> httpx.Response:
         answer: httpx.Response = self.terminal.run(ask(self.app, method, path, caller, **options))
@@ -55,7 +56,7 @@ def desk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Desk]:
     with SandboxServer() as sandbox, terminal(tmp_path_factory.mktemp("desk"), sandbox, session=session) as t:
         sandbox.enrol("alice", SOURCE)
         t.eyes.sees = measurement(())
-        yield Desk(t, application(t.agent, t.settings, access))
+        yield Desk(t, application(t.agent, t.settings, access), access)
 
 
 @pytest.fixture
@@ -218,6 +219,47 @@ def test_a_stream_of_everything_is_looked_at_through_the_callers_lens(desk: Desk
     assert active in desk.terminal.run(read(OWNER))
     assert active in desk.terminal.run(read(ADMIN))
     assert active not in desk.terminal.run(read(OTHER))
+
+
+@pytest.mark.parametrize(("path", "revoked"), [("/v1/events", True), ("{}/events", True), ("/v1/events", False)])
+def test_whose_role_is_taken_away_is_told_nothing_more_also_on_a_stream_that_is_open(
+    desk: Desk, active: str, path: str, revoked: bool
+) -> None:
+    """The stream ends before the next event; with grants that say the same as before it goes on."""
+    path = path.format(f"/v1/verifications/{active}")
+    before = desk.access.grants
+    users = {**before.users} if not revoked else {0: before.users[0]}
+
+    async def read() -> tuple[str, bool]:
+        received = asyncio.Queue[str]()
+
+        async def app(scope: Any, receive: Any, send: Any) -> None:
+            async def tee(message: Any) -> None:
+                received.put_nowait(message.get("body", b"").decode())
+                await send(message)
+
+            await desk.app(scope, receive, tee)
+
+        task = asyncio.create_task(ask(app, "GET", path, OWNER))
+        while "edge-agent events" not in await asyncio.wait_for(received.get(), 10):
+            pass
+        while path != "/v1/events" and "searching" not in await asyncio.wait_for(received.get(), 10):
+            pass
+        desk.access.grants = Grants(users)
+        bus, at = desk.terminal.agent.bus, desk.terminal.agent.clock.wall()
+        data = {"code": None, "text": "after", "since": at.isoformat(), "enrolment": False}
+        bus.publish("hint", data, at=at, verification_id=active)
+        told = await asyncio.wait_for(received.get(), 10)
+        ended, _ = await asyncio.wait({task}, timeout=10 if revoked else 0.05)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        return told, bool(ended)
+
+    try:
+        told, ended = desk.terminal.run(read())
+    finally:
+        desk.access.grants = before
+    assert ("after" in told, ended) == (not revoked, revoked)
 
 
 def test_a_pos_is_not_told_what_others_asked_and_what_is_configured(desk: Desk) -> None:
