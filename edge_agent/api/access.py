@@ -115,7 +115,7 @@ def resolve(api: ApiSection) -> tuple[Grants, list[ConfigurationError]]:
 
 
 def _own_users() -> dict[int, frozenset[Role]]:
-    return {0: EVERY_ROLE, os.geteuid(): EVERY_ROLE}
+    return {uid: EVERY_ROLE for uid in (0, os.geteuid()) if uid != UNMAPPED_ID}
 
 
 def _grant(whom: dict[int, frozenset[Role]], role: Role, numbers: Iterable[int | None]) -> None:

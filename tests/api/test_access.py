@@ -18,11 +18,11 @@ from starlette.responses import Response
 
 from edge_agent.agent import Agent
 from edge_agent.api import routes
-from edge_agent.api.access import Access
+from edge_agent.api.access import Access, resolve
 from edge_agent.api.calls import Call
 from edge_agent.api.operations import OPERATIONS
 from edge_agent.api.peer import Credentials
-from edge_agent.config import ApiSection, Config
+from edge_agent.config import UNMAPPED_ID, ApiSection, Config
 from edge_agent.errors import ConfigurationError
 from edge_agent.settings import Settings
 from tests.api.forged import PORT, ask, bearer, process
@@ -91,6 +91,13 @@ def get(
     app: Starlette, path: str, credentials: Credentials | None = None, headers: dict[str, str] | None = None
 ) -> httpx.Response:
     return asyncio.run(ask(app, "GET", path, credentials, headers=headers))
+
+
+def test_a_daemon_that_runs_as_nobody_does_not_take_everybody_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In a container whose map names neither, its own user and every stranger look the same."""
+    monkeypatch.setattr(os, "geteuid", lambda: UNMAPPED_ID)
+    assert Access().peer_of(process(UNMAPPED_ID)) is None
+    assert resolve(ApiSection())[0].roles_of(process(UNMAPPED_ID)) == frozenset()
 
 
 # -- every route, every role, both ways -------------------------------------------------------------------------------
