@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass
 
 from edge_agent.announcer import Announcer
@@ -103,12 +103,36 @@ class Sitting:
         self._studio.on_frame(assessment)
 
 
+@dataclass(slots=True, eq=False)
+class UnderWay:
+    """An enrolment, from the request until its picture is sent."""
+
+    user_id: str
+    ended: AgentError | None = None
+
+    def go_on(self) -> None:
+        """Before a step that cannot be taken back: raises what it was ended with."""
+        if self.ended is not None:
+            raise self.ended
+
+
 class Enroller:
     """At most one sitting at a time. Used from the event loop's thread only."""
 
     def __init__(self, studio: Studio) -> None:
         self._studio = studio
         self._sitting: Sitting | None = None
+        self._under_way: set[UnderWay] = set()
+
+    @contextlib.contextmanager
+    def under_way(self, user_id: str) -> Iterator[UnderWay]:
+        """An enrolment that ``end`` knows of, also while nobody is filmed for it."""
+        enrolment = UnderWay(user_id)
+        self._under_way.add(enrolment)
+        try:
+            yield enrolment
+        finally:
+            self._under_way.discard(enrolment)
 
     @property
     def sitting(self) -> Sitting | None:
@@ -143,7 +167,13 @@ class Enroller:
         return self._sitting
 
     async def end(self, why: AgentError, *, user_id: str | None = None) -> bool:
-        """End the sitting, of this user only where one is given; True when there was one."""
+        """End what is under way, of this user only where one is given; True when there was a sitting.
+
+        Nobody is filmed then and no upload begins. One that has begun goes on: its picture may have arrived already.
+        """
+        for enrolment in self._under_way:
+            if user_id in {None, enrolment.user_id}:
+                enrolment.ended = why
         sitting = self.sitting
         if sitting is None or user_id not in {None, sitting.user_id}:
             return False

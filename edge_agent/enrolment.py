@@ -7,7 +7,7 @@ here can be taken again in a second, what is accepted cannot.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -62,14 +62,21 @@ class Enrolment:
         self._inference = inference
 
     async def enrol(
-        self, user_id: str, picture: bytes, vision: Vision, client: CypherFaceClient, *, actor: str
+        self,
+        user_id: str,
+        picture: bytes,
+        vision: Vision,
+        client: CypherFaceClient,
+        *,
+        actor: str,
+        go_on: Callable[[], None],
     ) -> None:
         """Pre-screen ``picture`` (an image file) and upload it as the user's source.
 
-        Raises InputError (not a picture), PictureRefused (the gate), CypherFaceError, StorageError.
+        Raises InputError (not a picture), PictureRefused (the gate), and as ``upload``.
         """
         source = await self._inference.run(self._prescreen, vision, picture)
-        await self.upload(user_id, source, client, actor=actor)
+        await self.upload(user_id, source, client, actor=actor, go_on=go_on)
 
     async def must_be_possible(self, user_id: str, client: CypherFaceClient) -> None:
         """Ask for an upload URL and leave it unused: nobody is filmed for a picture that has nowhere to go.
@@ -79,15 +86,18 @@ class Enrolment:
         self._keeper.require()
         await client.generate_url(user_id, new_image_name(), CONTENT_TYPE, "upload")
 
-    async def upload(self, user_id: str, source: Source, client: CypherFaceClient, *, actor: str) -> None:
+    async def upload(
+        self, user_id: str, source: Source, client: CypherFaceClient, *, actor: str, go_on: Callable[[], None]
+    ) -> None:
         """To CypherFace, at once or not at all; that it began is in the audit log before the first byte leaves.
 
-        Raises CypherFaceError, StorageError.
+        ``go_on`` raises what forbids it to begin. Raises CypherFaceError, StorageError.
         """
         target = await client.generate_url(user_id, new_image_name(), CONTENT_TYPE, "upload")
         user = await self._keeper.run(Store.user_hmac, user_id)
         digest = hashlib.sha256(source.jpeg).hexdigest()
         detail = {"user": user, "actor": actor, "origin": source.origin, "image_sha256": digest}
+        go_on()  # right before the note: a deletion is before both, or after both
         await self._keeper.run(Store.note, "source_upload", **detail, **source.facts)
         try:
             await client.put(target, source.jpeg, CONTENT_TYPE)

@@ -33,29 +33,34 @@ class Enrolments:
     async def enrol(self, user_id: str, picture: bytes, *, actor: str) -> None:
         """Pre-screen ``picture`` and upload it as the user's source.
 
-        Raises InputError (not a picture), PictureRefused (the gate), ModelError, CypherFaceError.
+        Raises InputError (not a picture), PictureRefused (the gate), ModelError, CypherFaceError, and what
+        ``Enroller.end`` was given before the upload began.
         """
-        async with self._means() as (vision, client):
-            await self._parts.enrolment.enrol(user_id, picture, vision, client, actor=actor)
+        with self._enroller.under_way(user_id) as under_way:
+            async with self._means() as (vision, client):
+                enrolment, go_on = self._parts.enrolment, under_way.go_on
+                await enrolment.enrol(user_id, picture, vision, client, actor=actor, go_on=go_on)
 
     async def enrol_from_camera(self, user_id: str, *, actor: str, search_timeout_s: float | None = None) -> None:
         """As ``enrol``, with a picture from the camera. Cancelling it ends the filming.
 
         Raises SessionRefused (busy, stopping), CameraError, PictureRefused after ``search_timeout_s``, ModelError,
-        CypherFaceError.
+        CypherFaceError, and what ``Enroller.end`` was given before the upload began.
         """
         timeout_s = search_timeout_s or self._parts.config.enrolment.search_timeout_s
-        async with self._means() as (vision, client):
-            enrolment = self._parts.enrolment
-            self._verifications.refuse_if_filming("enrol")
-            await enrolment.must_be_possible(user_id, client)
-            async with self._verifications.starts:
+        with self._enroller.under_way(user_id) as under_way:
+            async with self._means() as (vision, client):
+                enrolment = self._parts.enrolment
                 self._verifications.refuse_if_filming("enrol")
-                sitting = await self._enroller.begin(user_id, vision, self._parts.config, timeout_s)
-            with self._announcer.enrolling() as say:
-                source = await sitting.film()
-                say("uploading")
-                await enrolment.upload(user_id, source, client, actor=actor)
+                await enrolment.must_be_possible(user_id, client)
+                async with self._verifications.starts:
+                    self._verifications.refuse_if_filming("enrol")
+                    under_way.go_on()
+                    sitting = await self._enroller.begin(user_id, vision, self._parts.config, timeout_s)
+                with self._announcer.enrolling() as say:
+                    source = await sitting.film()
+                    say("uploading")
+                    await enrolment.upload(user_id, source, client, actor=actor, go_on=under_way.go_on)
 
     @contextlib.asynccontextmanager
     async def _means(self) -> AsyncIterator[tuple[Vision, CypherFaceClient]]:

@@ -15,8 +15,11 @@ import pytest
 
 from edge_agent.api.wire import VerificationBody
 from edge_agent.client import AgentClient, ApiError
-from edge_agent.errors import SessionRefused
+from edge_agent.cypherface.client import CypherFaceClient
+from edge_agent.cypherface.upload import UploadTarget
+from edge_agent.errors import AgentError, SessionRefused
 from edge_agent.outbox import Store
+from edge_agent.outbox.records import Destruction
 from edge_agent.sandbox.faults import Fault
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.types import Measurement, State
@@ -279,6 +282,55 @@ def test_a_camera_that_opens_after_the_client_hung_up_is_closed(
     running.run(hang_up())
     assert not running.camera.is_open
     assert not agent.searching
+
+
+def test_no_task_is_called_by_the_name_of_a_user(running: Terminal, client: AgentClient) -> None:
+    """The loop's own complaints, in the log, name the task they are about."""
+    sitting = Sitting(running, "carol-4711")
+
+    async def names() -> list[str]:
+        return [task.get_name() for task in asyncio.all_tasks()]
+
+    told = running.run(names())
+    client.delete_user("carol-4711")
+    assert sitting.code() == "409 state_conflict"
+    assert [name for name in told if "4711" in name] == []
+
+
+@pytest.mark.parametrize("origin", ["camera", "body"])
+def test_who_is_deleted_while_an_enrolment_is_prepared_is_neither_filmed_nor_sent(
+    running: Terminal, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch, origin: str
+) -> None:
+    agent, opened, generate_url = running.agent, running.camera.opened, CypherFaceClient.generate_url
+    picture = jpeg()
+
+    async def scenario() -> tuple[Destruction, bool]:
+        asked, deleted = asyncio.Event(), asyncio.Event()
+
+        async def slowly(*args: Any) -> UploadTarget:
+            asked.set()
+            await deleted.wait()
+            return await generate_url(*args)
+
+        monkeypatch.setattr(CypherFaceClient, "generate_url", slowly)
+        work = (
+            agent.enrol("carol", picture, actor="t")
+            if origin == "body"
+            else agent.enrol_from_camera("carol", actor="t")
+        )
+        enrolling = asyncio.create_task(work)
+        await asyncio.wait_for(asked.wait(), 10)
+        done = await agent.delete_user("carol", actor="test")
+        deleted.set()
+        with pytest.raises(AgentError) as caught:
+            await enrolling
+        assert caught.value.code == "state_conflict"
+        return done
+
+    assert running.run(scenario())[1] is False, "nobody was filmed"
+    assert (running.camera.opened, "put" in steps(sandbox)) == (opened, False)
+    monkeypatch.undo()
+    running.run(agent.enrol("carol", picture, actor="test"))
 
 
 def test_a_stop_ends_the_enrolment(running: Terminal) -> None:
