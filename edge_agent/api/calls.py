@@ -144,7 +144,8 @@ async def while_connected(request: Request, work: Coroutine[Any, Any, T]) -> T:
 
     The request's body must have been read, or not matter.
     """
-    working = asyncio.create_task(work, name=f"{request.method} {request.url.path}")
+    # not its path: that may name a user, and the loop's complaints name tasks
+    working = asyncio.create_task(work, name=f"answer a {request.method}")
     gone = asyncio.create_task(hung_up(request.receive), name="wait for the client to hang up")
     try:
         await asyncio.wait({working, gone}, return_when=asyncio.FIRST_COMPLETED)
