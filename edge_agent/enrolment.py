@@ -6,6 +6,7 @@ here can be taken again in a second, what is accepted cannot.
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -60,6 +61,8 @@ class Enrolment:
         self._config = config
         self._keeper = keeper
         self._inference = inference
+        self._screening = asyncio.Lock()
+        """One picture at a time: between two of them the frames of whoever is being filmed have their turn."""
 
     async def enrol(
         self,
@@ -75,7 +78,8 @@ class Enrolment:
 
         Raises InputError (not a picture), PictureRefused (the gate), and as ``upload``.
         """
-        source = await self._inference.run(self._prescreen, vision, picture)
+        async with self._screening:
+            source = await self._inference.run(self._prescreen, vision, picture)
         await self.upload(user_id, source, client, actor=actor, go_on=go_on)
 
     async def must_be_possible(self, user_id: str, client: CypherFaceClient) -> None:

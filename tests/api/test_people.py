@@ -22,7 +22,7 @@ from edge_agent.outbox import Store
 from edge_agent.outbox.records import Destruction
 from edge_agent.sandbox.faults import Fault
 from edge_agent.sandbox.server import SandboxServer
-from edge_agent.types import Measurement, State
+from edge_agent.types import Frame, Measurement, State
 from tests.api.calls import SOURCE, raw
 from tests.faces import measurement, scores
 from tests.terminal import Terminal, terminal
@@ -108,6 +108,29 @@ def test_a_picture_that_the_gate_would_take_may_be_too_poor_to_enrol(
     assert problem["reasons"] == [check[0] for check in checks]
     assert [tuple(check.values()) for check in problem["checks"]] == checks
     assert steps(sandbox) == []
+
+
+def test_many_pictures_at_once_do_not_keep_a_customers_frames_waiting(
+    running: Terminal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent, order, go = running.agent, list[str](), threading.Event()
+
+    def measure(frame: Frame) -> Measurement:
+        order.append("picture")
+        go.wait(5)
+        return measurement()
+
+    async def scenario() -> None:
+        pictures = [asyncio.create_task(agent.enrol(f"user-{n}", jpeg(), actor="test")) for n in range(4)]
+        await asyncio.to_thread(until, lambda: bool(order), "no picture was screened")
+        frame = asyncio.create_task(agent._rooms.inference.run(order.append, "frame"))
+        await asyncio.sleep(0.02)
+        go.set()
+        await asyncio.gather(frame, *pictures)
+
+    monkeypatch.setattr(running.eyes, "measure", measure)
+    running.run(scenario())
+    assert order == ["picture", "frame", "picture", "picture", "picture"]
 
 
 def test_the_first_source_stays_and_the_second_is_a_conflict(client: AgentClient, sandbox: SandboxServer) -> None:
