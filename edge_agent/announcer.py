@@ -105,15 +105,18 @@ class Announcer:
         self._publish("storage", {"state": "missing" if fault else "open", "code": fault.code if fault else None})
 
     def state(self, record: VerificationRecord) -> None:
-        """A record as it is now. Only a new state is an event: an upload noted or a lease renewed is none."""
+        """A record as it is now. Only a new state is an event, and the erasure of a final one: a lease renewed is none."""
         if self._announced.get(record.id) is record.state:
             return
         self._announced[record.id] = record.state
         if record.final:
             del self._announced[record.id]
+        data = self._state_data(record)
+        if record.erased:  # consent was withdrawn: no old event may approve any longer
+            self._bus.retract(record.id)
         self._bus.publish(
             "state",
-            self._state_data(record),
+            data,
             at=self._clock.wall(),
             verification_id=record.id,
             approved_until_s=self._approved_until_s(record),

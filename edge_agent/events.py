@@ -15,7 +15,7 @@ import re
 import secrets
 from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 
 from edge_agent.types import JsonObject
@@ -99,9 +99,14 @@ class Subscription:
         return Event(start.life, start.seq, start.at, kind, self.verification_id, data, approved_until_s)
 
     @property
+    def queues(self) -> tuple[deque[Event], deque[Event]]:
+        """What will be read next."""
+        return self._first, self._buffer
+
+    @property
     def tells_state(self) -> bool:
         """True while a state is among what will be read next."""
-        return any(event.kind == "state" for queue in (self._first, self._buffer) for event in queue)
+        return any(event.kind == "state" for queue in self.queues for event in queue)
 
     def begin_with(self, present: Iterable[Event]) -> None:
         """Put how things are now before what follows, and after the word that something is missing."""
@@ -175,6 +180,13 @@ class EventBus:
         for reader in self._readers:
             reader.offer(event)
         return event
+
+    def retract(self, verification_id: str) -> None:
+        """Whoever reads an event of this verification from now on is not told ``approved``."""
+        for events in (self._kept, *(queue for reader in self._readers for queue in reader.queues)):
+            for place, event in enumerate(events):
+                if event.verification_id == verification_id and event.approved_until_s is not None:
+                    events[place] = replace(event, approved_until_s=None)
 
     @contextlib.contextmanager
     def subscribe(

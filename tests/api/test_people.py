@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 
 from edge_agent.api.wire import VerificationBody
-from edge_agent.client import AgentClient, ApiError
+from edge_agent.client import FROM_THE_START, AgentClient, ApiError
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadTarget
 from edge_agent.errors import AgentError, SessionRefused
@@ -448,6 +448,7 @@ def test_a_withdrawal_ends_what_is_not_over_and_leaves_nothing_personal(
     assert running.agent.forwarder is not None and not running.agent.forwarder._sequences
     said = (withdrawn.state, withdrawn.approved, withdrawn.user_id, withdrawn.reference, withdrawn.similarity)
     assert said == (after, False, None, None, None)
+    assert not any(event.data.get("approved") for event in client.events(record.id, after=FROM_THE_START))
     assert client.outbox_list().items == []
     assert client.withdraw(record.id).state is after  # again: nothing happens
     again = asked(client, key)

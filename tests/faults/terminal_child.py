@@ -19,7 +19,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-from edge_agent import services
 from edge_agent.agent import Agent
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadKind, UploadTarget
@@ -94,7 +93,6 @@ class Reaper:
         self.around("commit_verdict", after="decided")
         self.around("_check_evidence", after="storing the verdict")
         self._instrument_lease_next()
-        vars(services)["CypherFaceClient"] = _client_of(self)
 
     def _instrument_create(self) -> None:
         create, remember = Store.create, Store._remember_key
@@ -167,10 +165,10 @@ class DyingEyes(Eyes):
         return super().measure(frame)
 
 
-async def live(t: Terminal, eyes: Eyes, teller: Teller) -> None:
+async def live(t: Terminal, eyes: Eyes, client: Callable[..., CypherFaceClient], teller: Teller) -> None:
     stop = asyncio.Event()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.set)
-    agent = Agent(t._config, camera_factory=t._make_camera, vision_factory=lambda _: eyes)
+    agent = Agent(t._config, camera_factory=t._make_camera, vision_factory=lambda _: eyes, client_factory=client)
     serving = asyncio.create_task(serve_until(stop, agent))
     await agent.wait_started()
     teller.say("serving")
@@ -191,10 +189,10 @@ def main(arguments: Sequence[str], descriptor: int = 1) -> int:
     reaper = Reaper(stage, user, teller)
     reaper.instrument()
     credentials = SimpleNamespace(api_key=api_key, merchant_id=merchant_id)
-    session = {"search_timeout_s": 20.0, "verdict_timeout_s": 15.0, "capture_window_s": 0.0, "max_failures": 0}
+    session = {"search_timeout_s": 60.0, "verdict_timeout_s": 60.0, "capture_window_s": 0.0, "max_failures": 0}
     t = Terminal(Path(folder), url, credentials, session=session)
     with quiet(wanted=True), contextlib.suppress(KeyboardInterrupt):
-        asyncio.run(live(t, DyingEyes(reaper), teller))
+        asyncio.run(live(t, DyingEyes(reaper), _client_of(reaper), teller))
     return 0
 
 

@@ -47,10 +47,10 @@ class Place:
 
     def post(self, stage: str) -> httpx.Response:
         transport = httpx.HTTPTransport(uds=str(self.socket))
-        with httpx.Client(transport=transport, base_url="http://agent", timeout=20) as http:
+        with httpx.Client(transport=transport, base_url="http://agent", timeout=60) as http:
             headers = {"Idempotency-Key": f"key-{STAGES.index(stage)}"}
             body = {"user_id": user_of(stage), "amount": "12.50"}
-            return http.post("/v1/verifications", params={"wait": "10"}, headers=headers, json=body)
+            return http.post("/v1/verifications", params={"wait": "50"}, headers=headers, json=body)
 
 
 def user_of(stage: str) -> str:
