@@ -74,7 +74,7 @@ def simulate(
         setup_logging(config.log)
 
         def ready(agent: SimulatedAgent) -> None:
-            _announce(agent, options, state_dir, run.tokens(folder) if tcp else {}, as_json=as_json)
+            _announce(agent, options, state_dir, run.tokens(folder) if tcp is not None else {}, as_json=as_json)
 
         asyncio.run(run.serve(config, options, on_ready=ready, watch_stdin=stop_with_stdin))
 
@@ -85,8 +85,6 @@ def _announce(
     click.echo(_banner(options, state_dir), err=True)
     for role, token in tokens.items():
         click.echo(f"  {role:<10} http://{options.tcp}  Authorization: Bearer {token}", err=True)
-    for part, fault in agent.faults.items():
-        click.echo(f"  missing {part}: {fault.message}", err=True)
     if as_json:
         ready = {
             "event": "ready",

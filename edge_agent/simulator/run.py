@@ -14,9 +14,11 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from edge_agent.config import Config
 from edge_agent.daemon import serve_until
-from edge_agent.errors import EnvironmentFault
+from edge_agent.errors import AgentError, EnvironmentFault, InputError
 from edge_agent.simulator.outcomes import Outcome
 from edge_agent.simulator.service import BASE_URL, STORAGE
 from edge_agent.simulator.terminal import SimulatedAgent, marked
@@ -97,35 +99,49 @@ def tokens(folder: Path) -> dict[str, str]:
 
 
 def configuration(folder: Path, options: Options) -> Config:
-    """That of a terminal whose session clocks run ``speed`` times faster, within what a configuration may hold."""
+    """That of a terminal whose session clocks run ``speed`` times faster, within what a configuration may hold.
+
+    Raises InputError for an address that no terminal would take.
+    """
     session = {
         name: min(MOST_S[name], max(LEAST_S[name], seconds / options.speed)) for name, seconds in DEFAULTS_S.items()
     }
     if not options.lockout:
         session["max_failures"] = 0
-    return Config.model_validate(
-        {
-            "terminal_id": "simulator",
-            "state_dir": str(folder / "state"),
-            "api": {
-                "socket": str(options.socket),
-                "socket_group": None,
-                "tcp": options.tcp,
-                **{name: {"file": str(folder / name)} for name in TOKENS if options.tcp},
-            },
-            "camera": {"source": "none"},
-            "models": {"pack": "simulated"},
-            "session": session,
-            "cypherface": {
-                "base_url": BASE_URL,
-                "merchant_id": "0" * 24,
-                "api_key": {"file": str(folder / KEY_FILE)},
-                "upload_hosts": [STORAGE],
-            },
-            "outbox": {"key": {"file": str(folder / KEY_FILE)}, "reserve_bytes": 0},
-            "log": {"level": "warning"},
-        }
-    )
+    values = {
+        "terminal_id": "simulator",
+        "state_dir": str(folder / "state"),
+        "api": {
+            "socket": str(options.socket),
+            "socket_group": None,
+            "tcp": options.tcp,
+            **{name: {"file": str(folder / name)} for name in TOKENS if options.tcp is not None},
+        },
+        "camera": {"source": "none"},
+        "models": {"pack": "simulated"},
+        "session": session,
+        "cypherface": {
+            "base_url": BASE_URL,
+            "merchant_id": "0" * 24,
+            "api_key": {"file": str(folder / KEY_FILE)},
+            "upload_hosts": [STORAGE],
+        },
+        "outbox": {"key": {"file": str(folder / KEY_FILE)}, "reserve_bytes": 0},
+        "log": {"level": "warning"},
+    }
+    try:
+        return Config.model_validate(values)
+    except ValidationError as exc:
+        raise _unusable(exc, options) from exc
+
+
+def _unusable(exc: ValidationError, options: Options) -> Exception:
+    """The address is all that a command line can have wrong here; anything else is our own mistake, and stays."""
+    errors = exc.errors(include_url=False, include_input=False)
+    if any(error["loc"] != ("api", "tcp") for error in errors):
+        return exc
+    why = errors[0]["msg"].removeprefix("Value error, ")
+    return InputError(f"cannot listen on {options.tcp!r}: it {why}", hint="such as --tcp 127.0.0.1:8470")
 
 
 async def serve(
@@ -148,18 +164,28 @@ async def serve(
 async def serve_simulated(
     stop: asyncio.Event, config: Config, options: Options, *, on_ready: Callable[[SimulatedAgent], None]
 ) -> None:
-    """As ``serve``, until ``stop`` is set."""
+    """As ``serve``, until ``stop`` is set. Raises what is missing, where a terminal would go on degraded: AgentError.
+
+    A till must not talk to the other simulator, that has the port or the state already.
+    """
     agent = SimulatedAgent(config, default=options.default, speed=options.speed)
+    missing: list[AgentError] = []
 
     async def announce() -> None:
         await agent.wait_started()
-        on_ready(agent)
+        missing.extend(agent.faults.values())
+        if missing:
+            stop.set()
+        else:
+            on_ready(agent)
 
     announcing = asyncio.create_task(announce(), name="announce")
     try:
         await serve_until(stop, agent, wrap=marked)
     finally:
         announcing.cancel()
+    if missing:
+        raise missing[0]
 
 
 def _read_to_the_end(end: Callable[[], object]) -> None:
