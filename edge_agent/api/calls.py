@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import difflib
 import json
 import re
-from collections.abc import Coroutine
-from typing import Any, NamedTuple, TypeVar
+from collections.abc import Coroutine, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 from starlette.requests import ClientDisconnect, Request
@@ -18,6 +19,9 @@ from edge_agent.api.access import Access
 from edge_agent.api.peer import Peer
 from edge_agent.errors import InputError
 from edge_agent.settings import Settings
+
+if TYPE_CHECKING:
+    from pydantic_core import ErrorDetails
 
 NUMBER = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,400})?([eE][+-]?[0-9]{1,4})?")
 """As in JSON, in ASCII: ``float`` would also take "1_0", " 1" and "nan"."""
@@ -61,11 +65,12 @@ def parse(body: bytes, kind: type[AnyBody]) -> AnyBody:
     except RepeatedKey as exc:
         raise refuse("invalid_request", f"cannot read the request: the key {exc.key!r} stands twice") from exc
     except (ValueError, RecursionError) as exc:
-        raise refuse("invalid_request", "cannot read the request: the body is not JSON") from exc
+        where = f" (line {exc.lineno}, column {exc.colno})" if isinstance(exc, json.JSONDecodeError) else ""
+        raise refuse("invalid_request", f"cannot read the request: the body is not JSON{where}") from exc
     try:
         return kind.model_validate_json(body, strict=True)
     except ValidationError as exc:
-        raise _invalid(exc) from exc
+        raise _invalid(exc, kind) from exc
 
 
 class RepeatedKey(ValueError):
@@ -88,13 +93,22 @@ def _no_constant(name: str) -> None:
     raise ValueError(f"{name} is not JSON")
 
 
-def _invalid(exc: ValidationError) -> InputError:
+def _invalid(exc: ValidationError, kind: type[BaseModel]) -> InputError:
     """One error for all wrong fields; a field with a code of its own gives its code to the whole."""
     errors = exc.errors(include_url=False, include_input=False, include_context=False)
     named = [e["type"] for e in errors if e["type"] in problems.CATALOGUE]
     code = "invalid_user_id" if any(e["loc"][:1] == ("user_id",) for e in errors) else "invalid_request"
     listing = "; ".join(f"{'.'.join(map(str, e['loc'])) or 'body'}: {e['msg']}" for e in errors)
-    return refuse(named[0] if named else code, f"cannot accept the request: {listing}")
+    return refuse(named[0] if named else code, f"cannot accept the request: {listing}", _meant(errors, kind))
+
+
+def _meant(errors: Sequence[ErrorDetails], kind: type[BaseModel]) -> str | None:
+    """The field that the first unknown one is a misspelling of, as the hint; not of fields within fields."""
+    for error in errors:
+        if error["type"] == "extra_forbidden" and len(error["loc"]) == 1:
+            near = difflib.get_close_matches(str(error["loc"][0]), kind.model_fields, 1)
+            return f"Did you mean {near[0]}?" if near else f"There are: {', '.join(kind.model_fields)}."
+    return None
 
 
 def whole_number(request: Request, name: str, default: int, most: int) -> int:

@@ -24,7 +24,8 @@ def check_request(request: Request, operation: Operation) -> None:
         if length.isascii() and length.isdigit() and int(length) > payload.limit_bytes:
             raise too_large(payload.limit_bytes)
     elif length.strip("0") or "transfer-encoding" in request.headers:
-        raise refuse("invalid_request", f"cannot use the body: {operation.id} takes none", "Put it into the query.")
+        raise refuse("invalid_request", f"cannot use the body: {operation.id} takes none",
+                     "Send none: what this call takes is in its query.")  # fmt: skip
 
 
 def _does_without(request: Request, payload: Payload) -> bool:
@@ -62,9 +63,10 @@ def _check_media_type(request: Request, payload: Payload) -> None:
     given = request.headers.get("content-type")
     media_type, _, options = (given or "").partition(";")
     media_type = media_type.strip().lower()
-    wanted = f"Send {' or '.join(payload.media_types)}."
+    wanted = f"Send the header Content-Type: {' or '.join(payload.media_types)}."
     if media_type not in payload.media_types and not (given is None and payload.media_types == (JSON,)):
-        raise refuse("unsupported_media_type", f"cannot read a body of content type {media_type or 'none'!r}", wanted)
+        of = f"of content type {media_type!r}" if media_type else "without a content type"
+        raise refuse("unsupported_media_type", f"cannot read a body {of}", wanted)
     charset = options.strip().lower().replace('"', "")
     if (
         payload.model is not None

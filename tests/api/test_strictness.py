@@ -14,6 +14,7 @@ from tests.api.calls import raw, start
 from tests.terminal import Terminal
 
 JSON = {"Content-Type": "application/json"}
+KEY = {"Idempotency-Key": "k"}
 
 
 def test_what_is_not_declared_is_refused(running: Terminal) -> None:
@@ -23,18 +24,23 @@ def test_what_is_not_declared_is_refused(running: Terminal) -> None:
         ("POST", "/v1/verifications?wait=1&wait=2", {"json": {"user_id": "a"}}, 400, "given 2 times"),
         ("POST", "/v1/verifications?wait=1_0", {"json": {"user_id": "a"}}, 400, "wait='1_0'"),
         ("POST", "/v1/verifications?wait=%201", {"json": {"user_id": "a"}}, 400, "wait=' 1'"),
+        ("POST", "/v1/verifications", {"json": {"userid": "a"}, "headers": KEY}, 422, "Did you mean user_id?"),
+        ("POST", "/v1/verifications", {"json": {"user_id": "a", "ammount": "1"}, "headers": KEY}, 400, "Did you mean amount?"),
+        ("POST", "/v1/verifications", {"json": {"user_id": "a", "xyz": 1}, "headers": KEY}, 400, "There are: user_id, "),
+        ("POST", "/v1/verifications", {"content": b'{"user_id": "a"', "headers": KEY}, 400, "not JSON (line 1, column 16)"),
         ("GET", "/v1/verifications?State=pending", {}, 400, "Did you mean state?"),
         ("GET", "/v1/health?verbose", {}, 400, "takes no query parameters"),
         ("GET", "/v1/health?verbose=1", {}, 400, "takes no query parameters"),
         ("HEAD", "/v1/health?verbose=1", {}, 400, ""),
         ("POST", "/v1/outbox/retry", {"json": {"parked": True}}, 400, "retryOutbox takes none"),
+        ("POST", "/v1/verifications/a/withdraw", {"json": {}}, 400, "Send none"),
         ("POST", "/v1/reload", {"content": iter([b"x"])}, 400, "takes none"),
-        ("POST", "/v1/verifications", {"data": {"user_id": "a"}}, 415, "x-www-form-urlencoded"),
+        ("POST", "/v1/verifications", {"data": {"user_id": "a"}}, 415, "Send the header Content-Type: application/json."),
         ("POST", "/v1/verifications", {"content": b"{}", "headers": {"Content-Type": "text/plain"}}, 415, "text/plain"),
         ("POST", "/v1/verifications",
          {"content": b"{}", "headers": {"Content-Type": "application/json; charset=latin1"}}, 415, "charset=latin1"),
         ("POST", "/v1/verifications", {"content": b"{}", "headers": JSON | {"Content-Encoding": "gzip"}}, 415, "compressed"),
-        ("PUT", "/v1/users/a/source", {"content": b"picture"}, 415, "image/jpeg"),
+        ("PUT", "/v1/users/a/source", {"content": b"picture"}, 415, "cannot read a body without a content type"),
         ("PUT", "/v1/users/a/source", {"json": {}}, 415, "image/jpeg"),
         ("GET", "/v1/status/", {}, 404, "/v1/status/"),
         ("OPTIONS", "/v1/status", {}, 405, "OPTIONS"),
