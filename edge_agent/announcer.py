@@ -12,7 +12,7 @@ from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import CameraStatus
 from edge_agent.camera.ladder import Step
 from edge_agent.errors import AgentError
-from edge_agent.events import Event, EventBus, Subscription
+from edge_agent.events import Event, EventBus, Subscription, utc
 from edge_agent.outbox.clock import Clock, instant
 from edge_agent.outbox.records import VerificationRecord, approved
 from edge_agent.texts import hint_text
@@ -35,7 +35,7 @@ class ShownHint:
         return {
             "code": code,
             "text": hint_text(self.code),
-            "since": self.since.isoformat(),
+            "since": utc(self.since),
             "enrolment": self.enrolment,
         }
 

@@ -267,9 +267,14 @@ async def stream(
             return
 
 
+def utc(moment: datetime) -> str:
+    """As in the records of the API: RFC 3339 with a ``Z``."""
+    return moment.isoformat().replace("+00:00", "Z")
+
+
 def encode(event: Event, boottime_s: float = math.inf) -> bytes:
     """One event as SSE bytes (id, event, data), as it may be read at ``boottime_s``."""
-    data = {"at": event.at.isoformat(), "verification_id": event.verification_id, **event.data}
+    data = {"at": utc(event.at), "verification_id": event.verification_id, **event.data}
     if "approved" in data:
         data["approved"] &= event.approved_until_s is not None and boottime_s < event.approved_until_s
     return f"id: {event.id}\nevent: {event.kind}\ndata: {json.dumps(data, separators=(',', ':'))}\n\n".encode()

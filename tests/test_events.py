@@ -223,6 +223,7 @@ def test_two_lives_are_never_taken_for_each_other() -> None:
 
 def test_an_event_is_one_line_of_json() -> None:
     text = encode(Event(LIFE, 7, NOW, "hint", "a", {"text": "line\nbreak"})).decode()
+    assert '"at":"2026-01-01T00:00:00Z"' in text  # as the times of the records
     assert text.count("\n") == 4
     assert '"text":"line\\nbreak"' in text
 
