@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from edge_agent.api.wire_outbox import AuditCheck, Authenticity, OutboxCheck, OutboxEntry, OutboxItem, OutboxList
+    from edge_agent.api.wire_status import CameraBody, NetworkBody, QueueStatusBody, StatusBody, UnavailableBody
 
 WIDTH = 80
 _UNITS = ((86400.0, "d", 3600.0, "h"), (3600.0, "h", 60.0, "m"), (60.0, "m", 1.0, "s"))
@@ -137,3 +138,36 @@ def warning_lines(body: Authenticity) -> Iterator[str]:
     if not body.authenticated and body.why_not:
         yield "nothing was authenticated: whoever can write the files can have made this up"
         yield f"  {body.why_not.code}: {body.why_not.detail}"
+
+
+def status_lines(body: StatusBody) -> Iterator[str]:
+    """``status``, without what is missing."""
+    doing = "searching" if body.searching else "waiting for a request"
+    yield f"  running {age(body.uptime_s)}, {doing}; models: {body.pack}"
+    yield f"  camera: {_camera(body.camera)}"
+    yield f"  network: {_network(body.network)}"
+    yield f"  queue: {_queue(body.queue)}"
+
+
+def _queue(queue: QueueStatusBody | UnavailableBody) -> str:
+    from edge_agent.api.wire_status import UnavailableBody
+
+    if isinstance(queue, UnavailableBody):
+        return f"cannot be read: {queue.error}"
+    oldest = f", the oldest {age(queue.oldest_age_s)} old" if queue.oldest_age_s is not None else ""
+    return f"{queue.depth} waiting, {queue.parked} parked, {size(queue.bytes)}{oldest}"
+
+
+def _camera(camera: CameraBody) -> str:
+    if camera.state == "unknown":
+        return "not tried yet: a verification tries it"
+    tries = f" (failed tries: {camera.failures}, step: {camera.step})" if camera.state == "lost" else ""
+    return f"{camera.state}{tries}{': ' + camera.detail if camera.detail else ''}"
+
+
+def _network(network: NetworkBody) -> str:
+    if network.state == "unknown":
+        return "not known yet: the first capture tells"
+    last = f"; last success {local(network.last_success_at)}" if network.last_success_at else ""
+    why = network.stopped_code or network.last_error
+    return f"{network.state}{': ' + why if why and network.state != 'online' else ''}{last}"

@@ -115,9 +115,12 @@ def status(as_json: bool, socket: Path | None, config_path: Path) -> None:
 
 
 def _print_status(body: dict[str, object]) -> None:
+    from edge_agent.api.wire_status import StatusBody
+    from edge_agent.cli.tables import status_lines
+
     click.echo(f"edge-agent {body['version']} on {body['terminal_id']}: {'ready' if body['ready'] else 'degraded'}")
-    for name in ("searching", "pack", "uptime_s", "frames", "camera", "network", "queue"):
-        click.echo(f"  {name}: {json.dumps(body[name])}")
+    for line in status_lines(StatusBody.model_validate(body)):
+        click.echo(line)
     _print_configuration(body["configuration"])
     faults = body["faults"]
     for fault in faults if isinstance(faults, list) else []:
