@@ -24,7 +24,7 @@ from tests.project.tree import ROOT
 from tests.terminal import terminal
 
 SEED = int(os.environ.get("EDGE_AGENT_FUZZ_SEED") or secrets.randbelow(2**32))
-EXAMPLES = int(os.environ.get("EDGE_AGENT_FUZZ_EXAMPLES") or 80)
+EXAMPLES = int(os.environ.get("EDGE_AGENT_FUZZ_EXAMPLES") or 65)
 """Made-up requests per operation, beside those that the schema's own limits give."""
 AT_LEAST = 2000
 WITHIN_S = 480.0
