@@ -74,6 +74,7 @@ class Camerakeeper:
         self._probing: asyncio.Task[None] | None = None
         self._probe_failed = False
         self._said_exit = False
+        self._said_lost = False
         self.steps_taken: Counter[Step] = Counter()
         """Of the ladder, since the start of this process."""
         self._last_exit = last_exit.read(state_dir)
@@ -84,6 +85,7 @@ class Camerakeeper:
     def _made(self, settings: CameraSection) -> CameraRecovery:
         def changed(status: CameraStatus) -> None:
             if recovery is self._recovery and self._wanted:  # the session of an old one may still run
+                self._log(status)
                 self._on_change(status)
 
         recovery = camera_recovery(
@@ -97,6 +99,14 @@ class Camerakeeper:
         recovery.steps_taken = self.steps_taken
         self._wanted = settings.source != "none"
         return recovery
+
+    def _log(self, status: CameraStatus) -> None:
+        """Once when it goes and once when it is back: a camera that is away for a night is no reason for a full journal."""
+        if status.state == "lost" and not self._said_lost:
+            log.error("the camera is lost: %s", status.detail, extra={"code": status.code})
+        elif status.state == "ok" and self._said_lost:
+            log.info("the camera is back: %s", status.detail)
+        self._said_lost = status.state == "lost"
 
     def renew(self, settings: CameraSection) -> None:
         """Use another camera from the next session on; the one that is being filmed keeps the old one."""

@@ -120,7 +120,11 @@ def bench(tmp_path: Path) -> Bench:
     return Bench(tmp_path / "state")
 
 
-def test_a_lost_camera_is_a_fault_with_a_hint_until_a_probe_finds_it_again(bench: Bench) -> None:
+def test_a_lost_camera_is_a_fault_with_a_hint_until_a_probe_finds_it_again(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "edge_agent.camerakeeper")
+
     async def scenario(keeper: Camerakeeper) -> None:
         await bench.pull(keeper)
         fault = keeper.fault
@@ -141,6 +145,11 @@ def test_a_lost_camera_is_a_fault_with_a_hint_until_a_probe_finds_it_again(bench
 
     bench(scenario)
     assert [s.state for s in bench.told] == ["lost"] * 8 + ["ok"]
+    logged = [r.getMessage() for r in caplog.records if r.getMessage().startswith("the camera is")]
+    assert [text.partition(":")[0] for text in logged if "still" not in text] == [
+        "the camera is lost",
+        "the camera is back",
+    ]
 
 
 @pytest.mark.parametrize(("source", "state"), [("v4l2", "unknown"), ("none", "none")])
@@ -317,6 +326,7 @@ def test_it_does_not_end_while_somebody_is_served_and_does_as_soon_as_nobody_is(
 def test_it_stays_and_says_so_once_where_nobody_would_start_it_again(
     bench: Bench, caplog: pytest.LogCaptureFixture
 ) -> None:
+    caplog.set_level(logging.INFO, "edge_agent.camerakeeper")
     bench.managed = False
     assert ends_within(bench, 900) == []
     assert caplog.text.count("nobody would start one") == 1
