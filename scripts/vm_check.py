@@ -432,9 +432,9 @@ def upgrade_roll_back() -> None:
     """A release whose daemon ends at once: the previous one runs again."""
     broken, there = sources("9.0.2"), releases()
     daemon = broken / "edge_agent/cli/run.py"
-    daemon.write_text(
-        daemon.read_text().replace("    config = load_config", "    raise SystemExit(9)\n    config = load_config")
-    )
+    begins = "    config, source = begin("
+    assert begins in daemon.read_text(), f"{daemon} begins otherwise: this step would break nothing"
+    daemon.write_text(daemon.read_text().replace(begins, f"    raise SystemExit(9)\n{begins}"))
     show(run(broken / "scripts/install", "--wheelhouse", SHARE / "wheels", "--health-timeout", 120, expect=1))
     wait_for("active", active)
     show(f"runs {running_version()}; there are {releases()}")
