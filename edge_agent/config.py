@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import os
 from dataclasses import dataclass
+from decimal import Decimal
 from ipaddress import ip_address
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self
@@ -22,12 +23,14 @@ from pydantic import (
     ConfigDict,
     Field,
     ValidationError,
+    ValidationInfo,
     field_validator,
     model_serializer,
     model_validator,
 )
 
 from edge_agent.errors import ConfigurationError
+from edge_agent.evidence import claim_problem
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -422,10 +425,60 @@ class OutboxSection(Section):
     )
 
 
-class OfflineSection(Section):
-    """What happens when CypherFace cannot be reached."""
+class FaceThresholdSection(Section):
+    """From which cosine two captures show one person, and how that was measured: an answer is given on it alone."""
 
-    policy: Literal["deny", "queue"] = "queue"
+    cosine: float = Field(gt=0, lt=1, description="similarity of two embeddings from which they are one person's")
+    embedder_sha256: str | None = Field(
+        None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="the embedder's file that was measured; another one has no threshold",
+    )
+    impostor_pairs: int | None = Field(None, ge=1, description="pairs of different people that were compared")
+    fmr_upper_95: float | None = Field(None, gt=0, lt=1, description="upper 95 % bound of the false match rate")
+    not_evidence: bool = Field(
+        False, description="nothing was measured: for demonstrations and tests, with a sandbox on loopback only"
+    )
+
+    @model_validator(mode="after")
+    def _measured_or_not(self) -> Self:
+        figures = (self.embedder_sha256, self.impostor_pairs, self.fmr_upper_95)
+        if self.not_evidence:
+            if any(figure is not None for figure in figures):
+                raise ValueError("not_evidence: true goes without figures: either it was measured or it was not")
+            return self
+        if self.embedder_sha256 is None or self.impostor_pairs is None or self.fmr_upper_95 is None:
+            raise ValueError("give embedder_sha256, impostor_pairs and fmr_upper_95 of the measurement")
+        problem = claim_problem(self.impostor_pairs, self.fmr_upper_95)
+        if problem is not None:
+            raise ValueError(problem)
+        return self
+
+
+class OfflineSection(Section):
+    """What happens when CypherFace cannot be reached, and what is remembered of what it said. See docs/offline.md."""
+
+    policy: Literal["deny", "queue", "provisional"] = "queue"
+    match_ttl_s: float = Field(7_776_000.0, gt=0, description="s; older verdicts are not shown any more (90 days)")
+    max_matches: int = Field(20, ge=1, le=100, description="verdicts shown per user")
+    face_threshold: FaceThresholdSection | None = Field(
+        None, description="null = the one in the model pack's manifest; the shipped packs have none"
+    )
+    max_amounts: dict[Annotated[str, Field(pattern=r"^[A-Z]{3}$")], Annotated[Decimal, Field(gt=0)]] = Field(
+        default_factory=dict, description="the largest amount of a provisional answer, by ISO 4217 currency"
+    )
+    without_amount: bool = Field(False, description="requests that name no amount may be answered provisionally too")
+    max_answers: int = Field(20, ge=1, le=100_000, description="provisional answers until CypherFace confirmed them")
+    max_answers_per_user_day: int = Field(3, ge=1, le=1000, description="provisional answers per user in 24 h")
+    max_offline_s: float = Field(28_800.0, gt=0, le=2_592_000, description="s of an outage with provisional answers")
+    template_ttl_s: float = Field(2_592_000.0, gt=0, le=31_536_000, description="s; older templates are destroyed")
+    max_templates: int = Field(5, ge=1, le=20, description="face templates kept per user")
+
+    @model_validator(mode="after")
+    def _bounded(self) -> Self:
+        if self.policy == "provisional" and not self.max_amounts and not self.without_amount:
+            raise ValueError("policy provisional needs max_amounts, or without_amount: true: else it answers nothing")
+        return self
 
 
 class LogSection(Section):
@@ -449,6 +502,15 @@ class Config(Section):
     outbox: OutboxSection = Field(default_factory=OutboxSection)
     offline: OfflineSection = Field(default_factory=OfflineSection)
     log: LogSection = Field(default_factory=LogSection)
+
+    @field_validator("offline")
+    @classmethod
+    def _a_guess_is_for_the_sandbox(cls, value: OfflineSection, info: ValidationInfo) -> OfflineSection:
+        service = info.data.get("cypherface")
+        guessed = value.face_threshold is not None and value.face_threshold.not_evidence
+        if guessed and service is not None and urlsplit(service.base_url).hostname not in LOOPBACK_HOSTS:
+            raise ValueError("face_threshold.not_evidence is accepted only with a sandbox on loopback: measure one")
+        return value
 
     @field_validator("state_dir")
     @classmethod

@@ -152,6 +152,19 @@ class Liveness(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class MatchEvidence(Part):
+    """A cosine from which two pictures show one person, and the measurement that says how often that is wrong."""
+
+    threshold: Probability
+    impostor_pairs: Annotated[int, Rule(gt=0)]
+    """Pairs of different people that were compared."""
+    fmr_upper_95: Annotated[float, Rule(gt=0, lt=1)]
+    """Upper 95 % bound of the false match rate."""
+    source: str
+    """Who measured it on what, for people."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Embedder(Part):
     file: FileName
     input_px: Px = 112
@@ -162,6 +175,8 @@ class Embedder(Part):
     dimensions: Annotated[int, Rule(gt=0)]
     sandbox_threshold: Probability
     """Cosine from which the sandbox calls two pictures the same person; no evidence for payments."""
+    match: MatchEvidence | None = None
+    """None = nobody measured it: no answer without CypherFace can be given with this embedder."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,7 +268,7 @@ def assemble(value: dict[str, Any]) -> Pack:
     parts = {
         "detector": Detector(**_with_tuples(value["detector"])),
         "liveness": tuple(_liveness(model) for model in value["liveness"]),
-        "embedder": Embedder(**embedder) if embedder is not None else None,
+        "embedder": _embedder(embedder) if embedder is not None else None,
         "files": {name: _model_file(file) for name, file in value["files"].items()},
     }
     return Pack(**{**value, **parts})
@@ -265,6 +280,11 @@ def _with_tuples(value: dict[str, Any]) -> dict[str, Any]:
 
 def _liveness(value: dict[str, Any]) -> Liveness:
     return Liveness(**{**value, "members": tuple(LivenessMember(**member) for member in value["members"])})
+
+
+def _embedder(value: dict[str, Any]) -> Embedder:
+    match = value.get("match")
+    return Embedder(**{**value, "match": MatchEvidence(**match) if match is not None else None})
 
 
 def _model_file(value: dict[str, Any]) -> ModelFile:

@@ -16,7 +16,8 @@ pytestmark = pytest.mark.arm
 MAY_IMPORT = {
     "types": "",
     "errors": "",
-    "config": "",
+    "config": "evidence",
+    "evidence": "",
     "picture": "",
     "events": "",
     "texts": "",
@@ -41,8 +42,9 @@ MAY_IMPORT = {
     "availability": "retry",
     "links": "",
     "timeservice": "",
-    "forwarder": "config cypherface outbox retry availability storekeeper",
-    "services": "config cypherface availability forwarder outbox storekeeper",
+    "offline": "config evidence gate outbox packs picture storekeeper workers",
+    "forwarder": "config cypherface offline outbox retry availability storekeeper",
+    "services": "config cypherface availability forwarder offline outbox storekeeper",
     "announcer": "events texts outbox availability camera",
     "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
     "tasks": "",
@@ -52,9 +54,9 @@ MAY_IMPORT = {
     "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tasks "
     "workers",
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
-    "condition": "availability outbox storekeeper",
+    "condition": "availability config offline outbox storekeeper",
     "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening "
-    "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tasks timeservice verifications waiting",
+    "announcer availability camerakeeper condition forwarder health links offline parts reload services storekeeper tasks timeservice verifications waiting",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
     "settings": "config agent outbox reload trial current trial_health",
