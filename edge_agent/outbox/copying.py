@@ -29,7 +29,11 @@ T = TypeVar("T")
 _BATCH = 100
 _MOST_AHEAD = 1_000_000
 """A sequence that claims to be further ahead of its rows than this was not written by us."""
-_SPECIAL = frozenset({"meta", "device_keys", "secrets", "users", "verifications", "payloads", "erasures", "audit"})
+_SPECIAL = frozenset(
+    {"meta", "device_keys", "secrets", "users", "verifications", "payloads", "erasures", "audit", "templates"}
+)
+"""Tables with a way of their own. Templates have none: one that was destroyed must not come back, and the next
+confirmation makes a new one."""
 
 
 class Copying(Core):

@@ -22,7 +22,7 @@ from edge_agent.errors import StorageError
 
 DATABASE_FILE = "outbox.db"
 LOCK_FILE = "lock"
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 KEY_FILE = "keys"
 APPLICATION_ID = 0x45444731  # "EDG1", shown by file(1)
 BUSY_TIMEOUT_S = 5.0

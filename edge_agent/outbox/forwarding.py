@@ -15,13 +15,13 @@ from edge_agent.errors import InputError, StorageError
 from edge_agent.outbox.ages import Moment
 from edge_agent.outbox.core import QUEUED
 from edge_agent.outbox.crypto import Place, tampered, unseal
+from edge_agent.outbox.provisional import Provisional
 from edge_agent.outbox.records import Environment, Lease, Leased, LeaseLost, Verdict, VerificationRecord
 from edge_agent.outbox.rows import Row, columns_of, environment_text
-from edge_agent.outbox.sessions import Sessions
 from edge_agent.types import State
 
 
-class Forwarding(Sessions):
+class Forwarding(Provisional):
     """Operations of the forwarder."""
 
     def lease_next(

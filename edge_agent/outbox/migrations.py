@@ -36,7 +36,10 @@ class Migration:
         return f"migration_{self.version}.sql"
 
 
-MIGRATIONS = (Migration(2, "count the verifications of each state as they change"),)
+MIGRATIONS = (
+    Migration(2, "count the verifications of each state as they change"),
+    Migration(3, "face templates and the limits of provisional answers"),
+)
 
 
 def migrate(database: Database, chain: AuditChain, now: Moment, reserve: Reserve) -> None:

@@ -10,7 +10,14 @@ from edge_agent.outbox.records import AuditHead, AuditReport, StoreReport
 from edge_agent.outbox.retention import Retention
 from edge_agent.outbox.rows import Row
 
-_OTHER_TABLES = (("idempotency", "verification_id"), ("upload_marks", "image_name"), ("failures", "seq"))
+_OTHER_TABLES = (
+    ("idempotency", "verification_id"),
+    ("upload_marks", "image_name"),
+    ("failures", "seq"),
+    ("templates", "id"),
+    ("provisional_answers", "seq"),
+    ("provisional_blocks", "verification_id"),
+)
 
 _PART = 50
 """Rows, perhaps with their pictures, that are checked in one go: about 0.1 s with 100 KB each."""

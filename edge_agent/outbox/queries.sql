@@ -385,3 +385,90 @@ SELECT * FROM audit WHERE seq > :after ORDER BY seq LIMIT :limit
 
 -- name: verifications_after
 SELECT * FROM verifications WHERE seq > :after ORDER BY seq LIMIT :limit
+
+-- The offline policy (templates.py, provisional.py).
+
+-- name: insert_template
+INSERT INTO templates (id, user_hmac, verification_id, environment, model, quality, made_at, made_boot_id,
+    made_running_s, embedding, mac_generation, mac)
+VALUES (:id, :user_hmac, :verification_id, :environment, :model, :quality, :made_at, :made_boot_id,
+    :made_running_s, :embedding, :mac_generation, :mac)
+
+-- name: templates_of_user
+SELECT * FROM templates WHERE user_hmac = :user_hmac ORDER BY seq
+
+-- name: template
+SELECT * FROM templates WHERE id = :id
+
+-- name: template_ages
+SELECT seq, id, user_hmac, made_boot_id, made_running_s FROM templates
+
+-- name: delete_template
+DELETE FROM templates WHERE seq = :seq
+
+-- name: delete_templates_of_user
+DELETE FROM templates WHERE user_hmac = :user_hmac
+
+-- name: count_templates
+SELECT count(*) AS templates, count(DISTINCT user_hmac) AS users FROM templates
+
+-- name: insert_provisional_answer
+INSERT INTO provisional_answers (user_hmac, verification_id, at_boot_id, at_running_s, mac_generation, mac)
+VALUES (:user_hmac, :verification_id, :at_boot_id, :at_running_s, :mac_generation, :mac)
+
+-- name: provisional_answers_of_user
+SELECT * FROM provisional_answers WHERE user_hmac = :user_hmac
+
+-- name: prune_provisional_answers
+DELETE FROM provisional_answers WHERE at_running_s < :before_s
+
+-- name: set_provisional_block
+INSERT INTO provisional_blocks (user_hmac, why, verification_id, at, mac_generation, mac)
+VALUES (:user_hmac, :why, :verification_id, :at, :mac_generation, :mac)
+ON CONFLICT (user_hmac) DO UPDATE
+SET why = excluded.why, verification_id = excluded.verification_id, at = excluded.at,
+    mac_generation = excluded.mac_generation, mac = excluded.mac
+
+-- name: provisional_block
+SELECT why FROM provisional_blocks WHERE user_hmac = :user_hmac
+
+-- name: lift_provisional_block
+DELETE FROM provisional_blocks WHERE user_hmac = :user_hmac
+
+-- name: count_provisional_blocks
+SELECT count(*) AS users FROM provisional_blocks
+
+-- name: unconfirmed
+SELECT coalesce(sum(number), 0) AS number FROM state_counts WHERE state = 'provisionally_verified'
+
+-- name: all_templates
+SELECT * FROM templates
+
+-- name: all_provisional_answers
+SELECT * FROM provisional_answers
+
+-- name: all_provisional_blocks
+SELECT * FROM provisional_blocks
+
+-- name: templates_to_reseal
+SELECT * FROM templates WHERE mac_generation < :generation AND seq > :after ORDER BY seq LIMIT :batch
+
+-- name: provisional_answers_to_reseal
+SELECT * FROM provisional_answers WHERE mac_generation < :generation AND seq > :after ORDER BY seq LIMIT :batch
+
+-- name: provisional_blocks_to_reseal
+SELECT * FROM provisional_blocks WHERE mac_generation < :generation AND user_hmac > :after
+ORDER BY user_hmac LIMIT :batch
+
+-- name: reseal_templates
+UPDATE templates SET mac_generation = :mac_generation, mac = :mac WHERE seq = :seq
+
+-- name: reseal_provisional_answers
+UPDATE provisional_answers SET mac_generation = :mac_generation, mac = :mac WHERE seq = :seq
+
+-- name: reseal_provisional_blocks
+UPDATE provisional_blocks SET mac_generation = :mac_generation, mac = :mac WHERE user_hmac = :user_hmac
+
+-- name: newest_verdict_of_state
+SELECT verdict_at FROM verifications INDEXED BY verifications_by_state
+WHERE state = :state ORDER BY seq DESC LIMIT 1

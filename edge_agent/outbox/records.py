@@ -13,6 +13,7 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Self
 
 from edge_agent.errors import AgentError, InputError
+from edge_agent.outbox.provisional_records import ProvisionalLimits
 from edge_agent.types import FINAL_STATES, State
 
 if TYPE_CHECKING:
@@ -40,6 +41,12 @@ class Limits:
     max_failures: int = 5
     """Failures within ``failure_window_s`` that lock the terminal or the user out; 0 = never."""
     failure_window_s: float = 180.0
+    match_ttl_s: float = 7_776_000.0
+    """Verdicts of older verifications are not shown any more."""
+    max_matches: int = 20
+    """Verdicts shown per user."""
+    provisional: ProvisionalLimits | None = None
+    """None: no face template is kept and nothing is answered without CypherFace."""
 
     @classmethod
     def of(cls, config: Config) -> Limits:
@@ -51,6 +58,9 @@ class Limits:
             reserve_bytes=config.outbox.reserve_bytes,
             upload_quarantine_s=config.cypherface.upload_quarantine_s,
             max_failures=config.session.max_failures,
+            match_ttl_s=config.offline.match_ttl_s,
+            max_matches=config.offline.max_matches,
+            provisional=ProvisionalLimits.of(config.offline),
         )
 
 

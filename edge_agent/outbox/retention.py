@@ -76,6 +76,7 @@ class Retention(AsideRetention):
             if not seqs:
                 break
             after, done = seqs[-1], done + len(seqs)
+        self._reserve.insist(self._expire_templates)
         self._reserve.insist(self._tend_asides)
         self._give_space_back()
 
@@ -84,6 +85,7 @@ class Retention(AsideRetention):
             self._save_clock(now)
             self._query("prune_upload_marks", running_s=now.running_s)
             self._query("prune_failures", before_s=now.running_s - _FAILURE_KEPT_S)
+            self._prune_answers(now)
 
     def _expire_after(self, after: int) -> list[int]:
         """Expire a batch of what is too old and comes after this row; returns the rows it looked at."""

@@ -25,7 +25,15 @@ from edge_agent.outbox.rows import Row
 
 ROTATION_BATCH = 200
 """Rows per transaction: bounds the write-ahead log, and how long the store is busy at a time."""
-_SEALED = (("verifications", "seq"), ("idempotency", "key_hmac"), ("upload_marks", "image_name"), ("failures", "seq"))
+_SEALED = (
+    ("verifications", "seq"),
+    ("idempotency", "key_hmac"),
+    ("upload_marks", "image_name"),
+    ("failures", "seq"),
+    ("templates", "seq"),
+    ("provisional_answers", "seq"),
+    ("provisional_blocks", "user_hmac"),
+)
 """Tables with a mac, and their keys."""
 _LOWEST: dict[str, Any] = {"seq": -(1 << 63), "key_hmac": b"", "image_name": "", "user_hmac": b""}
 

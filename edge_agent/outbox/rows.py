@@ -16,8 +16,8 @@ from edge_agent.outbox.records import Consent, Environment, Lease, Verdict
 
 Row = sqlite3.Row | dict[str, Any]
 
-_UNBOUND = {"failures": frozenset({"mac", "seq"})}
-"""Columns outside a row's mac; a failure's number is known only after the insert, and nothing refers to it."""
+_UNBOUND = dict.fromkeys(("failures", "templates", "provisional_answers"), frozenset({"mac", "seq"}))
+"""Columns outside a row's mac; the number of such a row is known only after the insert, and nothing refers to it."""
 
 
 def columns_of(row: Row) -> dict[str, Any]:

@@ -136,11 +136,16 @@ class Store(Custody):
             return self._record(self._find(verification_id), self._now())
 
     def verdicts_of(self, user_id: str, *, limit: int = 20) -> list[VerificationRecord]:
-        """What CypherFace said of this user, the newest verdict first; nothing of what was erased."""
+        """What CypherFace said of this user, the newest verdict first; nothing of what was erased or is too old.
+
+        For people: no other verification is decided by it.
+        """
+        limit = min(limit, self.limits.max_matches)
         with self._database.reading():
             now = self._now()
             rows = self._query("verdicts_of_user", user_hmac=self._keys.user_hmac(user_id), limit=limit).fetchall()
-            return [self._record(row, now) for row in rows if self._readable(row, now)]
+            young = [row for row in rows if self._age_s(row, now) < self.limits.match_ttl_s]
+            return [self._record(row, now) for row in young if self._readable(row, now)]
 
     def list(
         self,

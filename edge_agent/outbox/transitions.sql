@@ -84,6 +84,17 @@ SET state = CASE WHEN :positive THEN 'verified' ELSE 'not_verified' END, positiv
 WHERE seq = :seq AND lease_token = :token
     AND state IN ('captured', 'matching', 'pending', 'provisionally_verified')
 
+-- The offline policy says yes, under the lease of the attempt that did not get through; the lease goes on. In the same
+-- transaction the answer is counted.
+-- name: answer
+UPDATE verifications SET state = 'provisionally_verified', reasons = '', updated_at = :now
+WHERE seq = :seq AND lease_token = :token AND state IN ('captured', 'matching')
+
+-- The offline policy says why it does not answer; the verdict may still come in time, otherwise it is pending.
+-- name: withhold
+UPDATE verifications SET reasons = :reasons, updated_at = :now
+WHERE seq = :seq AND lease_token = :token AND state IN ('captured', 'matching')
+
 -- Set aside with its picture: only an audited `reopen` queues it again.
 -- name: park
 UPDATE verifications
