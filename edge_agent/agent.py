@@ -30,6 +30,8 @@ from edge_agent.events import EventBus, Subscription
 from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
+from edge_agent.offline.faces import Faces
+from edge_agent.offline.provisional import Provisional
 from edge_agent.outbox.clock import Clock, SystemClock
 from edge_agent.outbox.configured import open_outbox, salvage_outbox
 from edge_agent.outbox.records import Destruction, Environment, Limits, NewVerification, VerificationRecord
@@ -90,12 +92,18 @@ class Agent:
         )
         self._links = LinkWatch(self._network_came_up)
         self._rooms = Rooms(Worker("camera"), Worker("inference"))
+        self.provisional = Provisional(
+            self.keeper,
+            Faces(self._rooms.inference, lambda: self.config, lambda: self._parts.vision),
+            lambda: self.config,
+        )
         self._services = Services(
             self.keeper,
             on_network=self._announcer.network,
             expect=lambda: self.heartbeats.expect("forwarder", within_s=FORWARDER_TURN_S),
             loop=self._tasks.loop,
             client_factory=client_factory,
+            provisional=self.provisional,
         )
         self._parts = Parts(
             config,
@@ -343,7 +351,7 @@ class Agent:
     @property
     def faults(self) -> dict[str, AgentError]:
         """What is missing, by part (store, camera, models, cypherface); empty when all is well."""
-        kept = {"store": self.keeper.fault, "camera": self.camera.fault}
+        kept = {"store": self.keeper.fault, "camera": self.camera.fault, "offline": self.provisional.fault}
         return {**{part: fault for part, fault in kept.items() if fault is not None}, **self._parts.faults}
 
     @property
@@ -392,6 +400,10 @@ class Agent:
     async def queue(self) -> JsonObject:
         """See condition.queue."""
         return await condition.queue(self.keeper)
+
+    async def offline(self) -> JsonObject:
+        """See condition.offline."""
+        return await condition.offline(self.keeper, self.config.offline, self.provisional)
 
 
 def _open_pipeline(models: ModelsSection) -> Vision:

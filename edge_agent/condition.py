@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 
 from edge_agent.availability import ForwarderStatus
+from edge_agent.config import OfflineSection
 from edge_agent.errors import AgentError
+from edge_agent.offline.provisional import Provisional
 from edge_agent.outbox.store import Store
 from edge_agent.storekeeper import Storekeeper
 from edge_agent.types import JsonObject
@@ -45,4 +48,25 @@ async def queue(keeper: Storekeeper) -> JsonObject:
         "bytes": stats.payload_bytes,
         "oldest_age_s": stats.oldest_age_s,
         "states": {state.value: count for state, count in counts.items()},
+    }
+
+
+async def offline(keeper: Storekeeper, settings: OfflineSection, provisional: Provisional) -> JsonObject:
+    """What is remembered of CypherFace, and how provisional answers stand. Raises AgentError."""
+    verdicts = asdict(await keeper.run(Store.verdict_summary))
+    return {
+        "policy": settings.policy,
+        "matches": {**verdicts, "ttl_s": settings.match_ttl_s, "per_user": settings.max_matches},
+        "provisional": await _provisional(keeper, provisional) if settings.policy == "provisional" else None,
+    }
+
+
+async def _provisional(keeper: Storekeeper, provisional: Provisional) -> JsonObject:
+    by = provisional.yardstick()
+    return {
+        "threshold": by.threshold if by else None,
+        "evidence": by.evidence if by else None,
+        "measured": by.measured if by else False,
+        **asdict(await keeper.run(Store.provisional_summary)),
+        "counts": {str(name): number for name, number in provisional.counts.items()},
     }

@@ -23,6 +23,7 @@ from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadTarget
 from edge_agent.cypherface.wire import new_image_name
 from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, StorageError, Transient, report
+from edge_agent.offline.provisional import Provisional
 from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict, VerificationRecord
 from edge_agent.outbox.store import Store
 from edge_agent.retry import Decision, Park, Retry, Stop, decide
@@ -54,6 +55,11 @@ class _Attempt:
     """The picture is there, and what is waited for is the service's work on it."""
     upload_settled: bool = True
     """False while a PUT may still land late: its user's other captures then wait (``upload_quarantine_s``)."""
+    answers: int = 0
+    """HTTP answers that the client had received when this began."""
+    picture: bytes | None = None
+    upload_begun: bool = False
+    """Part of the picture may have left the terminal."""
 
 
 def _kind_of(error: CypherFaceError) -> Failure:
@@ -73,6 +79,7 @@ class Forwarder:
         settings: CypherFaceSection,
         *,
         deny_offline: bool = False,
+        provisional: Provisional | None = None,
         on_network: Callable[[ForwarderStatus], None] = lambda _: None,
         beat: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
@@ -83,6 +90,7 @@ class Forwarder:
         self._client = client
         self._settings = settings
         self._deny_offline = deny_offline
+        self._provisional = provisional
         self._on_network = on_network
         self._beat = beat
         self._rng = rng or random.SystemRandom()
@@ -248,7 +256,7 @@ class Forwarder:
 
     async def _forward(self, leased: Leased) -> None:
         """One attempt; whatever happens, the lease is not kept."""
-        attempt = _Attempt(leased)
+        attempt = _Attempt(leased, answers=self._client.answers)
         try:
             await self._try(attempt)
         except LeaseLost as exc:
@@ -278,15 +286,17 @@ class Forwarder:
         except CypherFaceError as exc:
             await self._settle(attempt, exc)
         else:
-            await self._keeper.run(Store.commit_verdict, record.id, lease, verdict)
+            settled = await self._keeper.run(Store.commit_verdict, record.id, lease, verdict)
             self._availability.succeeded()
+            if self._provisional is not None and attempt.picture is not None:
+                await self._provisional.settled(record, settled, attempt.picture)
 
     async def _sequence(self, attempt: _Attempt) -> Verdict:
         """generate-url, PUT, match for one capture. Raises CypherFaceError for everything but a verdict."""
         record = attempt.leased.record
         if record.user_id is None:
             raise LeaseLost("cannot forward: the user was erased", record)
-        picture = await self._keeper.run(Store.payload, record.id)
+        picture = attempt.picture = await self._keeper.run(Store.payload, record.id)
         name = new_image_name()
         target = await self._client.generate_url(record.user_id, name, CONTENT_TYPE, "match")
         await self._keeper.run(Store.record_upload, record.id, attempt.leased.lease, name)
@@ -304,7 +314,7 @@ class Forwarder:
         )
 
     async def _put(self, attempt: _Attempt, target: UploadTarget, picture: bytes) -> None:
-        attempt.upload_settled = False
+        attempt.upload_settled, attempt.upload_begun = False, True
         try:
             await self._client.put(target, picture, CONTENT_TYPE)
         except CypherFaceError as exc:
@@ -318,6 +328,7 @@ class Forwarder:
         self.status.last_error = f"{error.code}: {error.message}"
         log.warning("cannot forward %s: %s", leased.record.id, error.message, extra={"code": error.code})
         cut_off = unreachable(error, uploaded=attempt.uploaded)
+        await self._answer_provisionally(attempt, error)
         decision = self._decide(leased, error)
         if isinstance(decision, Park) and await self._is_our_fault(leased, decision.code):
             decision = Stop(decision.code)
@@ -341,6 +352,20 @@ class Forwarder:
             await self._network_trouble(leased, error)
         elif not isinstance(decision, Stop):
             self._availability.answered()
+
+    async def _answer_provisionally(self, attempt: _Attempt, error: CypherFaceError) -> None:
+        """Only where this attempt got no connection at all: then nobody has seen, taken or judged anything of it.
+
+        Never after an answer of any kind, a TLS failure, a portal in between, or anything that may have been acted
+        upon; nor while our credentials or settings are in doubt.
+        """
+        no_connection = isinstance(error, Transient) and error.connect_failed and error.code == "connect"
+        nothing_heard = error.status is None and self._client.answers == attempt.answers
+        nothing_left = not (error.outcome_unknown or attempt.upload_begun or attempt.uploaded)
+        if self._provisional is None or attempt.picture is None or self.status.network == "stopped":
+            return
+        if no_connection and nothing_heard and nothing_left:
+            await self._provisional.answer(attempt.leased, attempt.picture)
 
     def _decide(self, leased: Leased, error: CypherFaceError) -> Decision:
         if self.status.network == "stopped" and error.code == self.status.stopped_code:

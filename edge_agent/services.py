@@ -14,6 +14,7 @@ from edge_agent.availability import ForwarderStatus
 from edge_agent.config import Config, CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.forwarder import Forwarder
+from edge_agent.offline.provisional import Provisional
 from edge_agent.outbox.records import VerificationRecord
 from edge_agent.storekeeper import Storekeeper
 
@@ -37,6 +38,7 @@ class Services:
         expect: Callable[[], Callable[[], None]],
         loop: Callable[[str, Callable[[], Awaitable[None]]], None],
         client_factory: Callable[[CypherFaceSection], CypherFaceClient] = CypherFaceClient,
+        provisional: Provisional | None = None,
     ) -> None:
         """``expect`` is called when there is a forwarder to beat; ``loop`` runs a body, again after an error."""
         self._keeper = keeper
@@ -45,6 +47,7 @@ class Services:
         self._beat: Callable[[], None] | None = None
         self._loop = loop
         self._client_factory = client_factory
+        self._provisional = provisional
         self._open: set[Service] = set()
         self.current: Service | None = None
 
@@ -57,6 +60,7 @@ class Services:
             client,
             config.cypherface,
             deny_offline=config.offline.policy == "deny",
+            provisional=self._provisional,
             on_network=self._on_network,
             beat=self._pulse,
         )

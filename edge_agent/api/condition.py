@@ -18,6 +18,7 @@ from edge_agent.api.wire_status import (
     FaultBody,
     HealthBody,
     NetworkBody,
+    OfflineBody,
     QueueStatusBody,
     ReadyBody,
     StatusBody,
@@ -65,6 +66,7 @@ async def status(call: Call) -> Response:
         network=_network(agent),
         queue=queue,
         storage=storage,
+        offline=await _offline(agent) if call.peer.is_admin else None,
         access=AccessBody.model_validate(call.access.describe()),
     )
     return answer(body if call.peer.is_admin else _for_others(body))
@@ -101,3 +103,10 @@ async def _outbox(agent: Agent) -> tuple[QueueStatusBody | UnavailableBody, Stor
     except AgentError as exc:
         return UnavailableBody(error=exc.code), UnavailableBody(error=exc.code)
     return QueueStatusBody.model_validate(queue), StorageBody.model_validate(storage)
+
+
+async def _offline(agent: Agent) -> OfflineBody | UnavailableBody:
+    try:
+        return OfflineBody.model_validate(await agent.offline())
+    except AgentError as exc:
+        return UnavailableBody(error=exc.code)

@@ -44,10 +44,19 @@ async def matches(call: Call) -> Response:
 
 
 def _match_body(record: VerificationRecord) -> wire.MatchBody:
+    verdict = record.verdict
     return wire.MatchBody(
         verification_id=record.id,
         state=record.state,
-        similarity=record.verdict.similarity if record.verdict else None,
+        similarity=verdict.similarity if verdict else None,
+        evidence=wire.MatchEvidenceBody(
+            field=verdict.matched_field,
+            http_status=verdict.http_status,
+            image_name=verdict.image_name,
+            image_sha256=verdict.image_sha256,
+        )
+        if verdict
+        else None,
         at=record.verdict_at,
         captured_at=record.captured_at,
         attempts=record.attempts,

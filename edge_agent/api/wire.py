@@ -157,6 +157,18 @@ class SourceBody(BaseModel):
     status: Literal["uploaded"] = "uploaded"
 
 
+class MatchEvidenceBody(BaseModel):
+    """What a verdict rests on."""
+
+    field: str | None
+    """Of CypherFace's answer, that decided; null for a bare 200."""
+    http_status: int
+    image_name: str
+    """Under which the capture was uploaded."""
+    image_sha256: str
+    """Of the capture that was judged; the picture itself is destroyed."""
+
+
 class MatchBody(BaseModel):
     """One verdict of CypherFace."""
 
@@ -165,6 +177,7 @@ class MatchBody(BaseModel):
     """``verified`` or ``not_verified``."""
     similarity: float | None
     """0-100, where it was reported."""
+    evidence: MatchEvidenceBody | None
     at: datetime | None
     captured_at: datetime | None
     attempts: int

@@ -127,6 +127,50 @@ class AccessBody(BaseModel):
     tokens: list[str]
 
 
+class MatchCacheBody(BaseModel):
+    """What is remembered of CypherFace's verdicts: for people, nothing is decided by it."""
+
+    verified: int
+    not_verified: int
+    newest_at: datetime | None
+    ttl_s: float
+    per_user: int
+    """The most that are shown."""
+
+
+class ProvisionalBody(BaseModel):
+    """How the policy ``provisional`` stands."""
+
+    threshold: float | None
+    """Cosine; null where there is none that counts: nothing is answered then."""
+    evidence: str | None
+    """What the threshold rests on."""
+    measured: bool
+    """False: the threshold is nobody's measurement (``not_evidence``)."""
+    templates: int
+    users: int
+    """With a template."""
+    blocked: int
+    """Users who get no answer until CypherFace confirms them in time."""
+    unconfirmed: int
+    """Answers that CypherFace has not confirmed yet."""
+    answers: int
+    """Since it was last heard."""
+    offline_s: float | None
+    """For how long it has not been heard; null while it is."""
+    counts: dict[str, int]
+    """Since the start: answered, confirmed, contradicted, templates, and withheld by reason."""
+
+
+class OfflineBody(BaseModel):
+    """What is done and remembered without CypherFace."""
+
+    policy: Literal["deny", "queue", "provisional"]
+    matches: MatchCacheBody
+    provisional: ProvisionalBody | None
+    """Null where the policy is another one."""
+
+
 class StatusBody(BaseModel):
     """Everything about the agent's condition."""
 
@@ -150,5 +194,7 @@ class StatusBody(BaseModel):
     network: NetworkBody
     queue: QueueStatusBody | UnavailableBody
     storage: StorageBody | UnavailableBody
+    offline: OfflineBody | UnavailableBody | None = None
+    """For an admin only."""
     access: AccessBody | None
     """For an admin only."""
