@@ -26,6 +26,7 @@ from edge_agent.config import Config, ModelsSection
 from edge_agent.daemon import serve_until
 from edge_agent.errors import CameraError
 from edge_agent.events import Event, EventBus
+from edge_agent.outbox.clock import Clock
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.settings import Settings
 from edge_agent.trial import Source
@@ -109,6 +110,8 @@ class Terminal:
         self.file.write_text(yaml.safe_dump(self._config.model_dump(mode="json")))
         self.undocumented: list[str] = []
         """Events that were not as api/wire_events.py says."""
+        self.clock: Clock | None = None
+        """None = the machine's."""
         self.restarts = 0
         """How often the agent asked to be started again."""
 
@@ -128,7 +131,9 @@ class Terminal:
     async def _run(self, started: threading.Event) -> None:
         self._loop = asyncio.get_running_loop()
         self._stop = asyncio.Event()
-        self.agent = Agent(self._config, camera_factory=self._make_camera, vision_factory=self._open_vision)
+        self.agent = Agent(
+            self._config, clock=self.clock, camera_factory=self._make_camera, vision_factory=self._open_vision
+        )
         self._check_events(self.agent.bus)
         self.settings = Settings(
             self.agent, Source(self.file, self._config.state_dir), exit_for_restart=self._note_restart

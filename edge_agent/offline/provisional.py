@@ -73,7 +73,7 @@ class Provisional:
     async def answer(self, leased: Leased, picture: bytes) -> None:
         """No connection came about in this attempt: say what can be said. Raises LeaseLost, no other AgentError."""
         if self._config().offline.policy != "provisional" or leased.record.state is not State.MATCHING:
-            return  # the backlog has its answer already
+            return  # the backlog has had its answer
         try:
             await self._answer(leased, picture)
         except StateConflict:

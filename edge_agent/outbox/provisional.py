@@ -33,6 +33,8 @@ _OUTAGE = "outage"
 """The row of ``meta`` that tells since when CypherFace was not heard, and the answers given since."""
 _DAY_S = 24 * 3600.0
 _LIVE = frozenset({State.CAPTURED, State.MATCHING})
+_NOT_CONCERNED = frozenset({Withheld.UNAVAILABLE, Withheld.NOT_LIVE, Withheld.NO_CONSENT, Withheld.NO_TEMPLATE})
+"""Customers who could not have been answered: the line may come back before their deadline."""
 _ENDED_UNCONFIRMED = frozenset({State.FAILED, State.EXPIRED, State.EVICTED})
 
 
@@ -122,10 +124,10 @@ class Provisional(Templates):
         record = self._record(row, now)
         if not self._is_live(record, now):
             return Withheld.NOT_LIVE
-        if not (now.synchronised and record.clock_synchronised):
-            return Withheld.CLOCK_UNTRUSTED
         if record.consent is None or TEMPLATE_SCOPE not in record.consent.scopes:
             return Withheld.NO_CONSENT
+        if not (now.synchronised and record.clock_synchronised):
+            return Withheld.CLOCK_UNTRUSTED
         if self._blocked(row["user_hmac"]):
             return Withheld.BLOCKED
         return _amount_refusal(record, limits) or self._limit_refusal(row, limits, now)
@@ -238,8 +240,13 @@ class Provisional(Templates):
     # -- parts
 
     def _withhold(self, row: Row, lease: Lease, why: Withheld, now: Moment) -> VerificationRecord:
-        """A capture that went on meanwhile keeps what it has."""
-        record = self._apply("withhold", row, now, {"reason": why.value}, token=lease.token, reasons=why.value)
+        """Pending at once, unless the policy is nothing to this customer, who waits as under the policy ``queue``.
+
+        A capture that went on meanwhile keeps what it has.
+        """
+        pending = int(why not in _NOT_CONCERNED)
+        detail = {"reason": why.value}
+        record = self._apply("withhold", row, now, detail, token=lease.token, reasons=why.value, pending=pending)
         return record or self._record(row, now)
 
     def _newest_verdict(self, state: State) -> datetime | None:

@@ -90,9 +90,10 @@ WHERE seq = :seq AND lease_token = :token
 UPDATE verifications SET state = 'provisionally_verified', reasons = '', updated_at = :now
 WHERE seq = :seq AND lease_token = :token AND state IN ('captured', 'matching')
 
--- The offline policy says why it does not answer; the verdict may still come in time, otherwise it is pending.
+-- The offline policy says why it does not answer. Whom it concerns is pending at once; a verdict may still come in time.
 -- name: withhold
-UPDATE verifications SET reasons = :reasons, updated_at = :now
+UPDATE verifications
+SET state = CASE WHEN :pending THEN 'pending' ELSE state END, reasons = :reasons, updated_at = :now
 WHERE seq = :seq AND lease_token = :token AND state IN ('captured', 'matching')
 
 -- Set aside with its picture: only an audited `reopen` queues it again.

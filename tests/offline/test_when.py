@@ -168,7 +168,7 @@ def test_a_refused_connection_is_answered_and_confirmed_when_the_line_is_back(
             record = await b.presents(user)
             assert (record.state, record.reasons, record.error_code) == (State.PROVISIONALLY_VERIFIED, (), "connect")
             stranger = await b.presents(user, person=2)
-            assert (stranger.state, stranger.reasons) == (State.CAPTURED, (Withheld.FACE_DIFFERS,))
+            assert (stranger.state, stranger.reasons) == (State.PENDING, (Withheld.FACE_DIFFERS,))
             assert b.provisional.counts == {"answered": 1, Withheld.FACE_DIFFERS: 1}
             proxy.set(PASS)
             b.clock.advance(60)
