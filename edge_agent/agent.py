@@ -365,8 +365,8 @@ class Agent:
 
     @property
     def ready(self) -> bool:
-        """True once everything was brought up and nothing is missing."""
-        return self._ready.is_set() and not self.faults and not self._verifications.stopping
+        """True once everything was brought up and nothing is missing that a verification needs."""
+        return self._ready.is_set() and not self.faults.keys() - {"offline"} and not self._verifications.stopping
 
     def describe(self) -> str:
         """How the agent is, in words, for the service manager."""

@@ -33,6 +33,19 @@ def test_a_good_file_is_fine(file: Path) -> None:
     assert run("check", "--config", file).output == f"{file}: fine\n"
 
 
+@pytest.mark.parametrize("given", ["", ", face_threshold: {cosine: 0.6, embedder_sha256: '%s', impostor_pairs: 40000, "
+                                   "fmr_upper_95: 0.0001}" % ("0" * 64)])  # fmt: skip
+def test_a_policy_that_would_refuse_to_start_is_a_problem_of_its_line(file: Path, given: str) -> None:
+    file.write_text(f"{FILE}offline:\n  policy: provisional\n  max_amounts: {{EUR: 50}}\n")
+    if given:
+        file.write_text(f"{FILE}offline: {{policy: provisional, max_amounts: {{EUR: 50}}{given}}}\n")
+    found = run("check", "--config", file, "--json")
+    (problem,) = json.loads(found.output)["problems"]
+    assert (found.exit_code, problem["key"]) == (2, "offline.policy")
+    assert problem["line"] == (9 if given else 10)
+    assert "no face threshold that counts" in problem["message"]
+
+
 def test_what_is_shown_can_be_used_as_a_file(file: Path) -> None:
     assert parse(run("show", "--config", file).output) == parse(FILE)
 

@@ -12,7 +12,8 @@ import yaml
 
 from edge_agent.cli.apply import apply, confirm
 from edge_agent.cli.options import config_option, load_config
-from edge_agent.config import Config, InvalidConfiguration, lines_of
+from edge_agent.config import Config, InvalidConfiguration, Problem, lines_of
+from edge_agent.errors import AgentError
 from edge_agent.reload import is_section, leaves
 
 SCHEMA_DIALECT = "https://json-schema.org/draft/2020-12/schema"
@@ -33,7 +34,7 @@ config.add_command(confirm)
 def check(config_path: Path, as_json: bool) -> None:
     """Check the whole file; every problem with its line. Exit code 2 when there is one."""
     try:
-        load_config(config_path)
+        _check_threshold(load_config(config_path), config_path)
     except InvalidConfiguration as exc:
         if not as_json:
             raise
@@ -46,6 +47,20 @@ def check(config_path: Path, as_json: bool) -> None:
     click.echo(
         json.dumps({"ok": True, "file": str(config_path), "problems": []}) if as_json else f"{config_path}: fine"
     )
+
+
+def _check_threshold(config: Config, path: Path) -> None:
+    """Raises InvalidConfiguration where the policy ``provisional`` would refuse to start: no threshold that counts."""
+    if config.offline.policy != "provisional":
+        return
+    from edge_agent.offline.threshold import yardstick
+    from edge_agent.packs.manifest import load_pack
+
+    try:
+        yardstick(config.offline.face_threshold, load_pack(config.models.pack))
+    except AgentError as exc:
+        line = lines_of(path)["offline.policy"]
+        raise InvalidConfiguration(str(path), [Problem(line, 1, "offline.policy", exc.message, exc.hint)]) from exc
 
 
 @config.command()

@@ -203,6 +203,8 @@ ERRORS: list[tuple[str, str, CypherFaceError]] = [
     ("an unknown outcome", "generate_url", no_connection(outcome_unknown=True)),
     ("a connection that was there", "generate_url", no_connection(connect_failed=False)),
     ("a conflict", "generate_url", SequenceConflict("cannot: conflict", connect_failed=True)),
+    ("a conflict, wrongly marked", "generate_url",
+     SequenceConflict("cannot: conflict", code="connect", connect_failed=True)),
     ("a refusal", "generate_url", CaptureRefused("cannot: refused", connect_failed=True)),
     ("a revoked key", "generate_url", Unauthenticated("cannot: revoked", connect_failed=True)),
     ("a wrong path", "generate_url", ServiceMisconfigured("cannot: wrong path", connect_failed=True)),
@@ -254,7 +256,11 @@ def _policy(**changes: Any) -> Setting:
 
 
 def _stopped(b: OfflineBench) -> None:
-    b.forwarder._stop("unauthenticated")
+    async def stop(*_: object, **__: object) -> None:
+        b.forwarder._stop("unauthenticated")  # by another capture, while this one is tried
+        raise no_connection()
+
+    b.client.generate_url = stop  # type: ignore[method-assign, assignment]
 
 
 def _answer_meanwhile(b: OfflineBench) -> None:
@@ -297,6 +303,29 @@ def test_without_a_connection_nothing_is_answered_either_where(
             record = await b.presents(user)
             assert record.state is not State.PROVISIONALLY_VERIFIED
             assert record.reasons == reasons
+
+    sandbox.reset()
+    play(work)
+
+
+def test_a_capture_of_the_backlog_is_not_even_compared(
+    tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object, **__: object) -> None:
+        raise no_connection()
+
+    async def work() -> None:
+        async with bench(tmp_path, sandbox) as b:
+            user = await b.confirmed()
+            assert b.eyes is not None
+            b.eyes.embedded = 0
+            monkeypatch.setattr(b.client, "generate_url", fail)
+            waiting = await b.keeper.run(lambda store: store.pend(b._captured(store, user, 1).id))
+            await b.forwarder.submit(waiting.id)
+            await b.until(lambda: b.forwarder.status.active == 0)
+            record = await b.get(waiting)
+            assert (record.state, record.attempts, record.reasons) == (State.PENDING, 1, ())
+            assert (b.eyes.embedded, b.provisional.counts) == (0, {})
 
     sandbox.reset()
     play(work)

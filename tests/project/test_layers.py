@@ -70,7 +70,7 @@ MAY_IMPORT = {
     "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
-    "cli": "config picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
+    "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
     "sandbox demo bench simulator",
     "__main__": "cli",
 }
