@@ -35,7 +35,7 @@ _DAY_S = 24 * 3600.0
 _LIVE = frozenset({State.CAPTURED, State.MATCHING})
 _NOT_CONCERNED = frozenset({Withheld.UNAVAILABLE, Withheld.NOT_LIVE, Withheld.NO_CONSENT, Withheld.NO_TEMPLATE})
 """Customers who could not have been answered: the line may come back before their deadline."""
-_ENDED_UNCONFIRMED = frozenset({State.FAILED, State.EXPIRED, State.EVICTED})
+_ENDED_UNCONFIRMED = frozenset({State.FAILED, State.EXPIRED, State.EVICTED, State.DELETED})
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +217,7 @@ class Provisional(Templates):
             self._follow_verdict(user_hmac, record, now)
         elif name == "erase":
             self._wipe_templates(user_hmac, "erasure", now)
-        elif before["state"] == State.PROVISIONALLY_VERIFIED and record.state in _ENDED_UNCONFIRMED:
+        if before["state"] == State.PROVISIONALLY_VERIFIED and record.state in _ENDED_UNCONFIRMED:
             self._block(user_hmac, record, "unconfirmed", now)
 
     def _follow_verdict(self, user_hmac: bytes, record: VerificationRecord, now: Moment) -> None:

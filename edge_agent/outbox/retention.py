@@ -76,7 +76,8 @@ class Retention(AsideRetention):
             if not seqs:
                 break
             after, done = seqs[-1], done + len(seqs)
-        self._reserve.insist(self._expire_templates)
+        while self._reserve.insist(self._expire_templates):
+            pass
         self._reserve.insist(self._tend_asides)
         self._give_space_back()
 

@@ -16,6 +16,9 @@ from edge_agent.outbox.rows import Row
 from edge_agent.outbox.sessions import Sessions
 from edge_agent.types import State
 
+_BATCH = 100
+"""Templates destroyed in one transaction: bounds what a full disk must have room for."""
+
 
 class Templates(Sessions):
     """Kept, read and destroyed; what may be answered with them is provisional.py's."""
@@ -124,16 +127,18 @@ class Templates(Sessions):
         self._destroy_templates(rows, why, now)
         return len(rows)
 
-    def _expire_templates(self) -> None:
-        """Those that are too old; all of them where the policy is another one, because they have no purpose then."""
+    def _expire_templates(self) -> bool:
+        """Destroy a batch of those without a purpose; True when there may be more.
+
+        That is those that are too old, and all of them where the policy is another one.
+        """
         with self._change() as now:
             limits = self.limits.provisional
-            if limits is None:
-                self._destroy_templates(self._query("template_ages").fetchall(), "policy", now)
-                return
             rows = self._query("template_ages").fetchall()
-            old = [row for row in rows if self._template_age_s(row, now) >= limits.template_ttl_s]
-            self._destroy_templates(old, "expired", now)
+            if limits is not None:
+                rows = [row for row in rows if self._template_age_s(row, now) >= limits.template_ttl_s]
+            self._destroy_templates(rows[:_BATCH], "policy" if limits is None else "expired", now)
+            return len(rows) > _BATCH
 
     def _delete_user(self, user_hmac: bytes) -> None:
         super()._delete_user(user_hmac)

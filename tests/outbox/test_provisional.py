@@ -20,6 +20,7 @@ from edge_agent.outbox.provisional_records import (
     Withheld,
 )
 from edge_agent.outbox.records import Consent, Environment, Leased, LeaseLost, Limits, VerificationRecord, approved
+from edge_agent.outbox.salvage import salvage
 from edge_agent.outbox.templates import superfluous
 from edge_agent.types import State
 from tests.outbox import fakes
@@ -188,6 +189,16 @@ def _parked_after_a_yes(store: Store, clock: FakeClock) -> None:
     store.park(record.id, leased.lease, code="unknown_user", status=404)
 
 
+def _purged_after_a_yes(store: Store, clock: FakeClock) -> None:
+    del clock
+    store.purge(offline(store).id, actor="root")
+
+
+def _withdrawn_after_a_yes(store: Store, clock: FakeClock) -> None:
+    del clock
+    store.withdraw(offline(store).id, actor="uid:1000")
+
+
 def _expired_after_a_yes(store: Store, clock: FakeClock) -> None:
     record = offline(store)
     store.limits = replace(store.limits, max_age_s=HOUR)
@@ -233,6 +244,8 @@ CASES: list[tuple[str, Withheld, Change, dict[str, Any]]] = [
     ("CypherFace refused the user since", Withheld.BLOCKED, _refused_online, {}),
     ("an answer was parked unconfirmed", Withheld.BLOCKED, _parked_after_a_yes, {}),
     ("an answer expired unconfirmed", Withheld.BLOCKED, _expired_after_a_yes, {}),
+    ("an answer was purged unconfirmed", Withheld.BLOCKED, _purged_after_a_yes, {}),
+    ("an answer was withdrawn unconfirmed", Withheld.BLOCKED, _withdrawn_after_a_yes, {}),
     ("no amount", Withheld.AMOUNT_UNKNOWN, _nothing, {"amount": None}),
     ("no currency", Withheld.AMOUNT_UNKNOWN, _nothing, {"currency": None}),
     ("a currency without a limit", Withheld.AMOUNT_UNKNOWN, _nothing, {"currency": "USD"}),
@@ -273,6 +286,17 @@ def test_nothing_is_answered_without_every_condition(
 def test_the_table_has_every_reason_that_the_store_gives_by_itself() -> None:
     elsewhere = {Withheld.NOT_LIVE, Withheld.FACE_DIFFERS}
     assert {case[1] for case in CASES} | elsewhere == set(Withheld)
+
+
+@pytest.mark.parametrize(("began", "now"), [(True, False), (False, True)])
+def test_the_clock_is_trusted_from_the_beginning_to_the_answer(
+    store: Store, clock: FakeClock, began: bool, now: bool
+) -> None:
+    confirm(store)
+    clock.sync = began
+    leased = lease_of(store, captured(store))
+    clock.sync = now
+    assert answer_to(store, leased).reasons == (Withheld.CLOCK_UNTRUSTED,)
 
 
 @pytest.mark.parametrize("cosine", [0.5999, 0.0, -1.0, float("nan"), float("-inf")])
@@ -362,8 +386,8 @@ def test_what_changes_during_the_comparison_counts(store: Store, clock: FakeCloc
 # -- the limits hold
 
 
-@settings(max_examples=25, deadline=None)
-@given(plan=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["capture", "reopen", "day"])), max_size=14))
+@settings(max_examples=15, deadline=None)
+@given(plan=st.lists(st.tuples(st.sampled_from("abc"), st.sampled_from(["capture", "reopen", "day"])), max_size=10))
 def test_no_order_of_captures_restarts_and_days_exceeds_a_limit(
     tmp_path_factory: pytest.TempPathFactory, plan: list[tuple[str, str]]
 ) -> None:
@@ -419,6 +443,9 @@ def test_one_verdict_among_many_answers_does_not_reset_the_count(store: Store, c
     online(store, first)
     summary = store.provisional_summary()
     assert (summary.answers, summary.unconfirmed, summary.offline_s) == (2, 1, HOUR)
+    limit(store, max_answers=2)
+    assert offline(store).reasons == (Withheld.COUNT_LIMIT,)
+    limit(store)
     online(store, second)
     summary = store.provisional_summary()
     assert (summary.answers, summary.unconfirmed, summary.offline_s) == (0, 0, None)
@@ -585,6 +612,17 @@ def test_a_template_that_ends_leaves_a_record_of_its_destruction(
     assert [row["detail"] for row in rows] == [f'{{"template": "{template["id"]}", "why": "{why}"}}']
 
 
+def test_many_templates_without_a_purpose_go_in_one_tick(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.outbox.templates._BATCH", 2)
+    for user in "abcde":
+        confirm(store, user)
+    _end_of_the_policy(store, clock)
+    assert store.provisional_summary().templates == 0
+    assert events(store).count("template_destroyed") == 5
+
+
 def test_nothing_of_a_template_is_in_the_files_in_clear_or_after_its_users_deletion(
     store: Store, folder: Path, clock: FakeClock
 ) -> None:
@@ -626,6 +664,25 @@ def test_templates_answers_and_blocks_go_through_a_rotation_of_the_key(
         assert offline(again, "bob").reasons == (Withheld.BLOCKED,)
         assert offline(again).state is State.PROVISIONALLY_VERIFIED
         assert again.provisional_summary().answers == 3
+
+
+def test_a_salvage_leaves_templates_behind_and_keeps_answers_and_blocks(
+    store: Store, folder: Path, clock: FakeClock
+) -> None:
+    confirm(store)
+    confirm(store, "bob")
+    offline(store)
+    online(store, offline(store, "bob"), positive=False)
+    limits = store.limits
+    store.close()
+    salvage(folder, fakes.KEY, clock=clock)
+    with open_store(folder, clock, limits=limits) as again:
+        again.recover()
+        assert again.verify().ok
+        summary = again.provisional_summary()
+        assert (summary.templates, summary.blocked, summary.answers, summary.unconfirmed) == (0, 1, 2, 1)
+        assert len(again._database.execute("SELECT * FROM provisional_answers").fetchall()) == 2
+        assert offline(again).reasons == (Withheld.NO_TEMPLATE,)
 
 
 # -- what CypherFace said, for people
