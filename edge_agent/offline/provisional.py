@@ -6,12 +6,13 @@ the answer is the one of the policy ``queue``.
 
 from __future__ import annotations
 
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable
 
 from edge_agent.config import Config
-from edge_agent.errors import AgentError, report
+from edge_agent.errors import AgentError, StorageError, report
 from edge_agent.offline.faces import Faces, likeness, stored
 from edge_agent.offline.threshold import Yardstick
 from edge_agent.outbox.provisional_records import TEMPLATE_SCOPE, NewTemplate, Withheld
@@ -72,21 +73,27 @@ class Provisional:
 
     async def answer(self, leased: Leased, picture: bytes) -> None:
         """No connection came about in this attempt: say what can be said. Raises LeaseLost, no other AgentError."""
-        if self._config().offline.policy != "provisional" or leased.record.state is not State.MATCHING:
-            return  # the backlog has had its answer
+        if self._config().offline.policy != "provisional":
+            return
         try:
-            await self._answer(leased, picture)
+            await self._keeper.run(Store.begin_outage)
+            if leased.record.state is State.MATCHING:  # the backlog has had its answer
+                await self._answer(leased, picture)
         except StateConflict:
             raise
         except Exception as exc:  # the capture is queued, and that is the answer
             report(log, exc, f"cannot answer {leased.record.id} provisionally")
-            self.counts[Withheld.UNAVAILABLE] += 1
+            with contextlib.suppress(StorageError):  # it was told of already
+                await self._unavailable(leased)
+
+    async def _unavailable(self, leased: Leased) -> None:
+        self.counts[Withheld.UNAVAILABLE] += 1
+        await self._keeper.run(Store.withhold, leased.record.id, leased.lease, Withheld.UNAVAILABLE)
 
     async def _answer(self, leased: Leased, picture: bytes) -> None:
         id_, lease, by = leased.record.id, leased.lease, self.yardstick()
         if by is None:
-            await self._keeper.run(Store.withhold, id_, lease, Withheld.UNAVAILABLE)
-            self.counts[Withheld.UNAVAILABLE] += 1
+            await self._unavailable(leased)
             return
         considered = await self._keeper.run(Store.consider, id_, lease, by.model)
         if considered.withheld is not None:

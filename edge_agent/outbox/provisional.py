@@ -60,7 +60,7 @@ class Provisional(Templates):
         """
         with self._change() as now:
             row = self._held(verification_id, lease, now)
-            self._set_outage(self._outage() or _Outage(now.instant.boot_id, now.running_s))
+            self._begin_outage(now)
             limits = self.limits.provisional
             why = self._refusal(row, now)
             usable = self._usable(row, model, limits, now) if limits is not None else []
@@ -89,6 +89,11 @@ class Provisional(Templates):
         """Note why the capture is not answered provisionally. Raises LeaseLost."""
         with self._change() as now:
             return self._withhold(self._held(verification_id, lease, now), lease, why, now)
+
+    def begin_outage(self) -> None:
+        """An attempt got no connection: unless one was noted since the last verdict, the outage begins now."""
+        with self._change() as now:
+            self._begin_outage(now)
 
     def provisional_summary(self) -> ProvisionalSummary:
         """How the policy stands, for the status. Raises StorageError ``tampered``."""
@@ -181,6 +186,10 @@ class Provisional(Templates):
         if outage is None:
             raise AssertionError("a provisional answer without an outage")
         self._set_outage(_Outage(outage.boot_id, outage.running_s, outage.answers + 1))
+
+    def _begin_outage(self, now: Moment) -> None:
+        if self._outage() is None:
+            self._set_outage(_Outage(now.instant.boot_id, now.running_s))
 
     def _outage(self) -> _Outage | None:
         """None while CypherFace was heard after the last failure. Raises StorageError ``tampered``."""

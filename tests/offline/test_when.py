@@ -284,7 +284,7 @@ SETTINGS: list[tuple[str, Setting, tuple[str, ...]]] = [
     ("the policy is another one", _policy(policy="queue"), ()),
     ("forwarding had stopped", _stopped, ()),
     ("a server was heard meanwhile", _answer_meanwhile, ()),
-    ("no face is found again", _no_face_again, ()),
+    ("no face is found again", _no_face_again, (Withheld.UNAVAILABLE,)),
 ]
 
 
@@ -326,6 +326,7 @@ def test_a_capture_of_the_backlog_is_not_even_compared(
             record = await b.get(waiting)
             assert (record.state, record.attempts, record.reasons) == (State.PENDING, 1, ())
             assert (b.eyes.embedded, b.provisional.counts) == (0, {})
+            assert (await b.keeper.run(Store.provisional_summary)).offline_s == 0.0  # but the outage begins
 
     sandbox.reset()
     play(work)

@@ -478,6 +478,21 @@ def test_a_forged_count_answers_nothing(store: Store) -> None:
         store.consider(leased.record.id, leased.lease, MODEL)
 
 
+def test_an_answer_that_was_dated_back_counts_all_the_same(store: Store) -> None:
+    confirm(store)
+    for _ in range(3):
+        offline(store)
+    store._database.execute("UPDATE provisional_answers SET at_running_s = -1e6")
+    assert offline(store).reasons == (Withheld.USER_LIMIT,)
+
+
+def test_an_outage_begins_once(store: Store, clock: FakeClock) -> None:
+    store.begin_outage()
+    clock.advance(HOUR)
+    store.begin_outage()
+    assert store.provisional_summary().offline_s == HOUR
+
+
 def test_deleting_a_user_does_not_give_back_what_was_answered_today(store: Store) -> None:
     confirm(store)
     for _ in range(3):
