@@ -50,7 +50,7 @@ def _match_body(record: VerificationRecord) -> wire.MatchBody:
         state=record.state,
         similarity=verdict.similarity if verdict else None,
         evidence=wire.MatchEvidenceBody(
-            field=verdict.matched_field,
+            answer=verdict.matched_field,
             http_status=verdict.http_status,
             image_name=verdict.image_name,
             image_sha256=verdict.image_sha256,

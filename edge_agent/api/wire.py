@@ -160,8 +160,8 @@ class SourceBody(BaseModel):
 class MatchEvidenceBody(BaseModel):
     """What a verdict rests on."""
 
-    field: str | None
-    """Of CypherFace's answer, that decided; null for a bare 200."""
+    answer: str | None
+    """What of CypherFace's answer decided, such as ``200: match=true, similarity=99.5``."""
     http_status: int
     image_name: str
     """Under which the capture was uploaded."""

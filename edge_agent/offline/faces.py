@@ -40,6 +40,8 @@ class Seen:
     embedding: Embedding
     quality: float
     """0-1."""
+    model: str
+    """What embedded it; the models may be others by now."""
 
 
 class Faces:
@@ -59,8 +61,12 @@ class Faces:
         return yardstick(self._config().offline.face_threshold, _for_faces(vision).pack)
 
     async def look(self, picture: bytes) -> Seen:
-        """The largest face of an encoded picture. Raises ModelError, also where there is none; InputError."""
-        vision, gate = _for_faces(self._vision()), self._config().gate
+        """The largest face of an encoded picture.
+
+        Raises ModelError, also where there is none; InputError; ConfigurationError as ``yardstick``.
+        """
+        vision, config = _for_faces(self._vision()), self._config()
+        model = yardstick(config.offline.face_threshold, vision.pack).model
 
         def look() -> Seen:
             from edge_agent.picture import read_picture
@@ -69,7 +75,8 @@ class Faces:
             measured = vision.measure(frame)
             if measured.face is None or measured.quality is None:
                 raise ModelError("cannot compare the capture: no face is found in it again", code="inference_failed")
-            return Seen(vision.embed(frame, measured.face), quality_score(measured.quality, gate))
+            quality = quality_score(measured.quality, config.gate)
+            return Seen(vision.embed(frame, measured.face), quality, model)
 
         return await self._worker.run(look)
 
@@ -80,7 +87,9 @@ def stored(embedding: Embedding) -> bytes:
 
 
 def likeness(seen: Seen, templates: Sequence[Template], by: Yardstick) -> Likeness:
-    """To the most similar of the templates (at least one). Raises ModelError for one of another size."""
+    """To the most similar of the templates (at least one). Raises ModelError where they cannot be compared."""
+    if seen.model != by.model:
+        raise ModelError("cannot compare the capture: the models were changed meanwhile", code="inference_failed")
     best_id, best = "", float("-inf")
     for template in templates:
         known = np.frombuffer(template.embedding, _STORED)

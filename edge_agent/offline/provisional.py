@@ -66,7 +66,7 @@ class Provisional:
             return
         try:
             seen = await self._faces.look(picture)
-            template = NewTemplate(stored(seen.embedding), by.model, seen.quality)
+            template = NewTemplate(stored(seen.embedding), seen.model, seen.quality)
             self.counts["templates"] += await self._keeper.run(Store.keep_template, record.id, template)
         except Exception as exc:  # the verdict stands, whatever becomes of the template
             report(log, exc, f"cannot keep a template of {record.id}")

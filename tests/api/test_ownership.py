@@ -269,6 +269,9 @@ def test_a_pos_is_not_told_what_others_asked_and_what_is_configured(desk: Desk) 
     assert told(pos["storage"]) == {"takes_captures": True}
     assert pos["access"] is None
     assert pos["queue"]["states"] is None
+    assert pos["offline"] is None
+    assert (admin["offline"]["policy"], admin["offline"]["provisional"]) == ("queue", None)
+    assert admin["offline"]["matches"].keys() == {"verified", "not_verified", "newest_at", "ttl_s", "per_user"}
     assert {"file", "restart_needed"} <= admin["configuration"].keys()
     assert {"refused", "tokens"} == admin["access"].keys()
     assert pos.keys() == admin.keys()

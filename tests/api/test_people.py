@@ -521,13 +521,17 @@ def test_the_audit_log_proves_the_request_without_telling_it(running: Terminal, 
 # -- verdicts and destruction -----------------------------------------------------------------------------------------
 
 
-def test_the_last_verdicts_of_a_user_come_newest_first_and_bounded(client: AgentClient) -> None:
+def test_the_last_verdicts_of_a_user_come_newest_first_and_bounded(client: AgentClient, sandbox: SandboxServer) -> None:
     ids = [client.verify("alice", wait_s=5).id for _ in range(3)]
     client.verify("no-bob", wait_s=5)
     found = client.matches("alice", limit=2).items
     assert [item.verification_id for item in found] == ids[:0:-1]
     assert (found[0].state, found[0].similarity, found[0].attempts, found[0].late) == (State.VERIFIED, 99.5, 1, False)
     assert found[0].at is not None
+    evidence, judged = found[0].evidence, sandbox.judged[2]
+    assert evidence is not None
+    assert (evidence.answer, evidence.http_status) == ("200: match=true, similarity=99.5", 200)
+    assert evidence.image_sha256 == judged.target_sha256
     assert [item.state for item in client.matches("no-bob").items] == [State.NOT_VERIFIED]
     client.withdraw(ids[2])
     assert [item.verification_id for item in client.matches("alice").items] == ids[1::-1]
