@@ -46,7 +46,7 @@ def store_all(plan: worker.Plan, teller: worker.Teller) -> None:
 
 
 def to_v1(source: Path, state_dir: Path) -> None:
-    """The same rows in a file of version 1: what version 2 added is derived from them."""
+    """The same rows in a file of version 1: what version 2 added is derived from them, and of what version 3 added there is nothing."""
     with closing(v1._new_file(state_dir)) as connection:
         connection.execute("ATTACH ? AS source", (str(source / DATABASE_FILE),))
         with connection:
