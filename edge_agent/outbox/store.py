@@ -133,14 +133,14 @@ class Store(Custody):
     def get(self, verification_id: str) -> VerificationRecord:
         """Raises InputError ``not_found``, StorageError ``tampered``."""
         with self._database.reading():
-            return self._record(self._find(verification_id), self._now())
+            return self._read(self._row(verification_id), self._now())
 
     def verdicts_of(self, user_id: str, *, limit: int = 20) -> list[VerificationRecord]:
         """What CypherFace said of this user, the newest verdict first; nothing of what was erased."""
         with self._database.reading():
             now = self._now()
             rows = self._query("verdicts_of_user", user_hmac=self._keys.user_hmac(user_id), limit=limit).fetchall()
-            return [self._record(row, now) for row in rows if self._readable(row, now)]
+            return list(self._read_all(rows, now))
 
     def list(
         self,
@@ -159,9 +159,7 @@ class Store(Custody):
         values |= {"caller": caller} if caller is not None else {}
         with self._database.reading():
             now = self._now()
-            return [
-                self._record(row, now) for row in self._query(name, **values).fetchall() if self._readable(row, now)
-            ]
+            return list(self._read_all(self._query(name, **values).fetchall(), now))
 
     def counts(self) -> dict[State, int]:
         """How many verifications are in each state."""
