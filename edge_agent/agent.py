@@ -385,13 +385,9 @@ class Agent:
     def forwarder_status(self) -> ForwarderStatus | None:
         return self.forwarder.status if self.forwarder is not None else None
 
-    async def storage(self) -> JsonObject:
-        """See condition.storage."""
-        return await condition.storage(self.keeper)
-
-    async def queue(self) -> JsonObject:
-        """See condition.queue."""
-        return await condition.queue(self.keeper)
+    async def outbox(self) -> tuple[JsonObject, JsonObject]:
+        """The queue and the storage: see condition.outbox."""
+        return await condition.outbox(self.keeper)
 
 
 def _open_pipeline(models: ModelsSection) -> Vision:
