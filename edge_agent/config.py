@@ -422,6 +422,30 @@ class OutboxSection(Section):
     )
 
 
+class RetentionSection(Section):
+    """How long each purpose keeps what it holds; see docs/privacy.md. Days of running time (docs/durability.md)."""
+
+    capture_days: float | None = Field(
+        None,
+        gt=0,
+        le=3650,
+        description="days a picture waits for its verdict; null = outbox.max_age_s; the shorter counts",
+    )
+    template_days: float = Field(30.0, gt=0, le=3650, description="days a face template serves offline")
+    verdict_days: float = Field(
+        30.0, ge=1, le=3650, description="days from its end that a verification names its user, its details and verdict"
+    )
+    audit_days: float = Field(
+        365.0, ge=1, le=36500, description="days of the audit log; it names users by keyed hashes"
+    )
+
+    @model_validator(mode="after")
+    def _the_log_outlives_what_it_tells_of(self) -> Self:
+        if self.audit_days < max(self.verdict_days, self.template_days, self.capture_days or 0.0):
+            raise ValueError("audit_days must not be shorter than the others: the log tells of their destruction")
+        return self
+
+
 class OfflineSection(Section):
     """What happens when CypherFace cannot be reached."""
 
@@ -448,6 +472,7 @@ class Config(Section):
     cypherface: CypherFaceSection
     outbox: OutboxSection = Field(default_factory=OutboxSection)
     offline: OfflineSection = Field(default_factory=OfflineSection)
+    retention: RetentionSection = Field(default_factory=RetentionSection)
     log: LogSection = Field(default_factory=LogSection)
 
     @field_validator("state_dir")

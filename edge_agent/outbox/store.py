@@ -24,19 +24,19 @@ from edge_agent.outbox.audit import AuditChain, Entry
 from edge_agent.outbox.clock import BootInstant, Clock, instant
 from edge_agent.outbox.core import QUERIES, Listener
 from edge_agent.outbox.crypto import StoreKeys, mac, parse_key, same, tampered
-from edge_agent.outbox.custody import Custody
 from edge_agent.outbox.database import Database, StateLock, free_bytes, prepare_directory
 from edge_agent.outbox.migrations import migrate
 from edge_agent.outbox.records import Limits, QueueStats, VerificationRecord
 from edge_agent.outbox.rows import Row
 from edge_agent.outbox.space import Reserve, Space
+from edge_agent.outbox.sweep import Sweeping
 from edge_agent.outbox.vault import check_machine, initialise, machine_identity, unlock
 from edge_agent.types import State
 
 _MAX_SEQ = (1 << 63) - 1
 
 
-class Store(Custody):
+class Store(Sweeping):
     """The whole outbox. ``open`` it, ``recover`` once, ``tick`` every 60 s, ``close`` it."""
 
     _closing: ExitStack
