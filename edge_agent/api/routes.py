@@ -61,6 +61,7 @@ def route_table() -> tuple[Entry, ...]:
         Entry("PUT", "/v1/users/{user_id}/source", "enrol", users.enrol),
         Entry("GET", "/v1/users/{user_id}/matches", "admin", users.matches),
         Entry("DELETE", "/v1/users/{user_id}", "admin", users.delete),
+        Entry("GET", "/v1/privacy", "admin", outbox_routes.privacy),
         Entry("GET", "/v1/outbox", "admin", outbox_routes.list_outbox),
         Entry("DELETE", "/v1/outbox", "admin", outbox_routes.purge_all),
         Entry("POST", "/v1/outbox/verify", "admin", outbox_routes.verify),

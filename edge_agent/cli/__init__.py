@@ -25,6 +25,7 @@ COMMANDS = {
     "audit": ("edge_agent.cli.proof", "audit"),
     "key": ("edge_agent.cli.proof", "key"),
     "adopt": ("edge_agent.cli.proof", "adopt"),
+    "privacy": ("edge_agent.cli.privacy", "privacy"),
 }
 
 

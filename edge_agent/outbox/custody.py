@@ -224,7 +224,7 @@ class Custody(Rotating):
     def _drop_idle_users(self, gone: list[Row]) -> None:
         """A user's key goes with the last of its verifications."""
         users = {row["user_hmac"] for row in gone}
-        idle = [user for user in users if not self._query("to_erase", user_hmac=user, limit=1).fetchone()]
+        idle = [user for user in users if self._is_idle(user)]
         for user_hmac in idle:
             self._delete_user(user_hmac)
         if idle:

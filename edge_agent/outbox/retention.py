@@ -25,7 +25,7 @@ _SHRINK_PAGES = 2560
 """10 MB per tick go back to the file system."""
 _LOG_KEPT_BYTES = 1 << 20
 """A write-ahead log up to this size is left to be written over; a larger one is emptied by the next tick."""
-_FAILURE_KEPT_S = 24 * 3600.0
+FAILURE_KEPT_S = 24 * 3600.0
 
 
 class Retention(AsideRetention):
@@ -83,7 +83,7 @@ class Retention(AsideRetention):
         with self._change() as now:
             self._save_clock(now)
             self._query("prune_upload_marks", running_s=now.running_s)
-            self._query("prune_failures", before_s=now.running_s - _FAILURE_KEPT_S)
+            self._query("prune_failures", before_s=now.running_s - FAILURE_KEPT_S)
 
     def _expire_after(self, after: int) -> list[int]:
         """Expire a batch of what is too old and comes after this row; returns the rows it looked at."""
@@ -115,7 +115,7 @@ class Retention(AsideRetention):
             row = self._find(verification_id)
             self._end_uploads(row, now)
             record = self._apply("erase", row, now, _by(actor)) or self._record(row, now)
-            if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
+            if self._is_idle(row["user_hmac"]):
                 self._delete_user(row["user_hmac"])
                 self._rewrite_users()
             return record
@@ -134,6 +134,10 @@ class Retention(AsideRetention):
         return Destruction(user_hmac.hex(), captures, records, audit_seq, traces_left=self.erasure_pending)
 
     # -- parts
+
+    def _is_idle(self, user_hmac: bytes) -> bool:
+        """Whether nothing is left that the user's key is needed for."""
+        return self._query("to_erase", user_hmac=user_hmac, limit=1).fetchone() is None
 
     def _by_seq(self, seq: int) -> Row:
         row: Row = self._query("by_seq", seq=seq).fetchone()

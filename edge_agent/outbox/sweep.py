@@ -11,6 +11,7 @@ Another purpose is another method that ``tick`` calls; holdings.py has the line 
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import partial
 
 from edge_agent.outbox.ages import Moment, age_s
@@ -22,6 +23,7 @@ SWEEP_EVERY_S = 3600.0
 """Of running time. The users' keys are written anew by a sweep that destroys one: rarely, for the card's sake."""
 _SLICE = 5000
 """Rows that a tick looks at: a customer's capture waits for it."""
+_DESTROYED_AT_ONCE = 200
 _BATCH = 50
 """Verifications per transaction: what a full disk must have room for."""
 _PRUNED_AT_ONCE = 500
@@ -29,25 +31,50 @@ _PRUNINGS_PER_TICK = 4
 _DAY_S = 86_400.0
 
 
+@dataclass(frozen=True, slots=True)
+class Swept:
+    """What a sweep destroyed, pictures apart."""
+
+    verdicts: int
+    """Ended verifications that were stripped."""
+    audit_records: int
+    traces_left: bool
+    """True when a reader kept old pages in the write-ahead log; ``tick`` tries again."""
+
+
 class Sweeping(Custody):
     """``tick``, with the retention periods kept."""
 
-    _next_sweep_s = 0.0
+    _next_sweep_s: float = 0.0
     _swept_to = 0
     """The row that this sweep has come to."""
 
     def tick(self) -> None:
         """As before, and destroy what is kept for longer than its purpose allows; a slice of it at a time."""
         super().tick()
+        if self._moment().running_s >= self._next_sweep_s:
+            self._sweep_on()
+
+    def sweep(self) -> Swept:
+        """Housekeeping at once and to its end, for a terminal whose agent does not run. Raises as ``tick``."""
+        self._next_sweep_s = self._swept_to = 0
+        super().tick()
+        verdicts = records = 0
+        while self._next_sweep_s == 0:
+            done = self._sweep_on()
+            verdicts, records = verdicts + done.verdicts, records + done.audit_records
+        return Swept(verdicts, records, traces_left=self.erasure_pending)
+
+    def _sweep_on(self) -> Swept:
+        """The next part; after the last one there is a rest."""
         now = self._moment()
-        if now.running_s < self._next_sweep_s:
-            return
         destroyed = self._sweep_verdicts(now)
         pruned, more = self._prune_audit(now)
         if destroyed or pruned:
             self._wipe()
         if not more and self._swept_to == 0:
             self._next_sweep_s = now.running_s + SWEEP_EVERY_S
+        return Swept(destroyed, pruned, traces_left=self.erasure_pending)
 
     # -- verdicts
 
@@ -59,6 +86,9 @@ class Sweeping(Custody):
             upto = after + _SLICE
             found = self._query("ended_between", after=after, upto=upto).fetchall()
         old = [row["seq"] for row in found if self._is_over(row, self.limits.verdict_age_s, now)]
+        if len(old) > _DESTROYED_AT_ONCE:
+            old = old[:_DESTROYED_AT_ONCE]
+            upto = old[-1]
         for start in range(0, len(old), _BATCH):
             self._reserve.insist(partial(self._forget, old[start : start + _BATCH]))
         self._swept_to = upto if upto < span["last"] else 0

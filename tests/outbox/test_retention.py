@@ -138,6 +138,22 @@ def test_many_are_swept_a_slice_at_a_time(store: Store, clock: FakeClock, monkey
     assert store.get(later.id).erased
 
 
+def test_many_are_destroyed_over_several_ticks_or_at_once_on_demand(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.outbox.sweep._DESTROYED_AT_ONCE", 4)
+    for number in range(11):
+        store.cancel(search(store, f"user-{number}").id)
+    clock.advance(30 * DAY_S)
+    store.tick()
+    assert len(events(store, "erase")) == 4
+    assert store.sweep().verdicts == 7
+    assert store.sweep().verdicts == 0
+    clock.advance(365 * DAY_S)
+    swept = store.sweep()
+    assert (swept.audit_records > 20, swept.traces_left, store.verify_audit().ok) == (True, False, True)
+
+
 def test_it_is_swept_once_an_hour(store: Store, clock: FakeClock) -> None:
     record = ended(store)
     age(store, clock, 30 - 0.5 / 24)

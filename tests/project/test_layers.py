@@ -53,6 +53,7 @@ MAY_IMPORT = {
     "workers",
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability outbox storekeeper",
+    "decommission": "config outbox",
     "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening "
     "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tasks timeservice verifications waiting",
     "current": "config agent outbox reload trial",
@@ -68,7 +69,7 @@ MAY_IMPORT = {
     "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
-    "cli": "config picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
+    "cli": "config picture report packs camera vision gate screening session outbox reload swap trial api daemon client decommission "
     "sandbox demo bench simulator",
     "__main__": "cli",
 }
