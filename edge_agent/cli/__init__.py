@@ -26,6 +26,7 @@ COMMANDS = {
     "key": ("edge_agent.cli.proof", "key"),
     "adopt": ("edge_agent.cli.proof", "adopt"),
     "privacy": ("edge_agent.cli.privacy", "privacy"),
+    "purge": ("edge_agent.cli.purge", "purge"),
 }
 
 
