@@ -23,7 +23,7 @@ SWEEP_EVERY_S = 3600.0
 """Of running time. The users' keys are written anew by a sweep that destroys one: rarely, for the card's sake."""
 _SLICE = 5000
 """Rows that a tick looks at: a customer's capture waits for it."""
-_DESTROYED_AT_ONCE = 200
+_DESTROYED_AT_ONCE = 100
 _BATCH = 50
 """Verifications per transaction: what a full disk must have room for."""
 _PRUNED_AT_ONCE = 500
