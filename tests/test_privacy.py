@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 import shutil
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -16,10 +17,11 @@ from edge_agent.errors import StorageError
 from edge_agent.outbox import Store
 from edge_agent.outbox.clock import SystemClock
 from edge_agent.outbox.crypto import Place, unseal
-from edge_agent.outbox.holdings import Holding, Holdings
+from edge_agent.outbox.holdings import ASIDE, PURPOSES, Holding, Holdings
 from edge_agent.outbox.records import Consent, Limits
 from tests.outbox.fakes import NOON, FakeClock, capture, finish, lease, open_store, pending, picture, search
 from tests.outbox.test_erasure import every_byte, found_in
+from tests.project.tree import ROOT
 from tests.stocked import open_real_store, stocked_config, stocked_terminal
 from tests.terminal import KEY
 from tests.test_outbox_commands import Site
@@ -254,3 +256,15 @@ def test_a_user_is_deleted_on_the_command_line(site: Site) -> None:
     assert site.json("privacy", "report")[1]["purposes"][0]["items"] == 1
     with Store.open(site.folder / "state", KEY.encode(), clock=SystemClock()) as store:
         assert store.verify().ok
+
+
+def test_the_page_has_every_purpose_with_its_default_and_its_setting() -> None:
+    rows = re.findall(r"^\| (\w+) \|(.+)\|$", (ROOT / "docs/privacy.md").read_text(), re.MULTILINE)
+    page = {name: [cell.strip() for cell in cells.split("|")] for name, cells in rows}
+    for purpose in PURPOSES:
+        kept_s = purpose.kept_s(Limits())
+        days = "while in service" if kept_s is None else f"{kept_s / DAY_S:g} day"
+        assert page[purpose.name][2].startswith(days), purpose.name
+        assert (purpose.setting or "") in page[purpose.name][3]
+    assert page["template"][2] == f"{Limits().template_age_s / DAY_S:g} days"
+    assert ASIDE.name in page

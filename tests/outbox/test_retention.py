@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from edge_agent.config import Config, InvalidConfiguration, parse
 from edge_agent.errors import InputError
 from edge_agent.outbox import Store
 from edge_agent.outbox.clock import SystemClock
@@ -255,3 +257,33 @@ def test_retention_survives_a_restart_a_rotation_and_a_salvage(store: Store, sta
         assert store.get(kept.id).user_id == "bob"
         assert store.verify().ok
         assert store.verify_audit().ok
+
+
+# -- the settings -----------------------------------------------------------------------------------------------------
+
+SERVICE = {
+    "base_url": "https://staging.example/",
+    "merchant_id": "0" * 24,
+    "api_key": {"env": "API_KEY"},
+    "upload_hosts": ["uploads.example"],
+}
+
+
+@pytest.mark.parametrize(
+    ("outbox_s", "days", "expected_s"), [(259_200, None, 259_200), (259_200, 1, DAY_S), (3_600, 1, 3_600)]
+)
+def test_of_two_periods_for_a_picture_the_shorter_counts(outbox_s: int, days: float | None, expected_s: float) -> None:
+    sections = {"outbox": {"max_age_s": outbox_s}, "retention": {"capture_days": days}}
+    assert Limits.of(Config.model_validate({"cypherface": SERVICE, **sections})).max_age_s == expected_s
+
+
+def test_the_defaults_of_the_store_are_those_of_the_configuration() -> None:
+    configured = Limits.of(Config.model_validate({"cypherface": SERVICE}))
+    assert configured == Limits()
+    assert (configured.verdict_age_s, configured.audit_age_s) == (30 * DAY_S, 365 * DAY_S)
+
+
+@pytest.mark.parametrize("name", ["capture_days", "template_days", "verdict_days"])
+def test_the_log_must_outlive_what_it_tells_of(name: str) -> None:
+    with pytest.raises(InvalidConfiguration, match="audit_days must not be shorter"):
+        parse(f"cypherface: {json.dumps(SERVICE)}\nretention: {{{name}: 40, audit_days: 39}}")
