@@ -39,6 +39,7 @@ from edge_agent.reload import Part
 from edge_agent.screening import Vision
 from edge_agent.services import Services
 from edge_agent.storekeeper import Storekeeper
+from edge_agent.tally import Tally
 from edge_agent.tasks import Tasks
 from edge_agent.timeservice import TimeService
 from edge_agent.types import Assessment, JsonObject, State
@@ -80,6 +81,7 @@ class Agent:
         self.clock: Clock = clock or SystemClock(self._time_service.told)
         self.started_at = datetime.now(UTC)
         self.heartbeats = Heartbeats()
+        self.tally = Tally()
         self._tasks = Tasks()
         self._announcer = Announcer(self.bus, self.clock, config.session.result_valid_s)
         self.keeper = Storekeeper(
@@ -93,6 +95,7 @@ class Agent:
         self._services = Services(
             self.keeper,
             on_network=self._announcer.network,
+            on_attempt=self.tally.attempt,
             expect=lambda: self.heartbeats.expect("forwarder", within_s=FORWARDER_TURN_S),
             loop=self._tasks.loop,
             client_factory=client_factory,
@@ -123,6 +126,7 @@ class Agent:
             rooms=self._rooms,
             tasks=self._tasks,
             announcer=self._announcer,
+            tally=self.tally,
             clock=self.clock,
             before_filming=before_filming,
         )
@@ -196,9 +200,13 @@ class Agent:
 
     def _open_store(self, *, adopt: bool) -> Store:
         def changed(record: VerificationRecord) -> None:
-            self._events.call_soon_threadsafe(self._announcer.state, record)
+            self._events.call_soon_threadsafe(self._state_changed, record)
 
         return open_outbox(self.config, clock=self.clock, listener=changed, adopt=adopt)
+
+    def _state_changed(self, record: VerificationRecord) -> None:
+        self.tally.state(record)
+        self._announcer.state(record)
 
     def _storage_changed(self, fault: AgentError | None) -> None:
         self._announcer.storage(fault)
@@ -374,7 +382,7 @@ class Agent:
     @property
     def frames(self) -> Counter[str]:
         """Screened frames since the start: accepted, refused."""
-        return self._verifications.frames
+        return self.tally.frames
 
     @property
     def first_frame_after_s(self) -> float | None:

@@ -44,6 +44,10 @@ BLOCKED_S = 0.5
 
 Failure = Literal["transient", "conflict", "other"]
 
+Outcome = Literal["verdict", "retried", "parked", "stopped", "discarded", "interrupted", "storage", "failed"]
+"""Of an attempt. discarded: its lease was lost; storage, failed: an error of the outbox, or one that nobody foresaw."""
+OUTCOMES: dict[type[Decision], Outcome] = {Retry: "retried", Park: "parked", Stop: "stopped"}
+
 
 @dataclass(slots=True)
 class _Attempt:
@@ -74,16 +78,21 @@ class Forwarder:
         *,
         deny_offline: bool = False,
         on_network: Callable[[ForwarderStatus], None] = lambda _: None,
+        on_attempt: Callable[[str, str], None] = lambda _outcome, _code: None,
         beat: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``clock``: monotonic seconds, for the pauses of forwarding as a whole. ``beat``: called at each turn."""
+        """``clock``: monotonic seconds, for the pauses of forwarding as a whole. ``beat``: called at each turn.
+
+        ``on_attempt``: told how each attempt ended (an ``Outcome``), and the code of its error or "".
+        """
         self._keeper = keeper
         self._client = client
         self._settings = settings
         self._deny_offline = deny_offline
         self._on_network = on_network
+        self._attempted: Callable[[Outcome, str], None] = on_attempt
         self._beat = beat
         self._rng = rng or random.SystemRandom()
         self._environment = Environment(settings.base_url, settings.merchant_id)
@@ -252,8 +261,10 @@ class Forwarder:
         try:
             await self._try(attempt)
         except LeaseLost as exc:
+            self._attempted("discarded", exc.code)
             log.warning("the result of %s is thrown away: %s", leased.record.id, exc.message)
         except asyncio.CancelledError:
+            self._attempted("interrupted", "")
             await self._give_back(attempt, "interrupted", "the agent stopped")
             raise
         except StorageError as exc:
@@ -261,10 +272,12 @@ class Forwarder:
         except Exception as exc:
             report(log, exc, f"cannot forward {leased.record.id}")
             code = exc.code if isinstance(exc, AgentError) else AgentError.code
+            self._attempted("failed", code)
             await self._give_back(attempt, code, type(exc).__name__, delay_s=IDLE_S)
 
     async def _settle_storage(self, attempt: _Attempt, error: StorageError) -> None:
         """A picture that does not authenticate is set aside at once: it will not mend by itself."""
+        self._attempted("parked" if error.code == "tampered" else "storage", error.code)
         log.error("cannot forward %s: %s", attempt.leased.record.id, error.message, extra={"code": error.code})
         if error.code == "tampered":
             await self._park(attempt, error.code, error.message, None)
@@ -279,6 +292,7 @@ class Forwarder:
             await self._settle(attempt, exc)
         else:
             await self._keeper.run(Store.commit_verdict, record.id, lease, verdict)
+            self._attempted("verdict", "")
             self._availability.succeeded()
 
     async def _sequence(self, attempt: _Attempt) -> Verdict:
@@ -321,6 +335,7 @@ class Forwarder:
         decision = self._decide(leased, error)
         if isinstance(decision, Park) and await self._is_our_fault(leased, decision.code):
             decision = Stop(decision.code)
+        self._attempted(OUTCOMES[type(decision)], error.code)
         if isinstance(decision, Stop):
             self._stop(decision.code)
         if isinstance(decision, Park):

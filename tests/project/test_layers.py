@@ -39,6 +39,7 @@ MAY_IMPORT = {
     "swap": "",
     "trial": "config outbox reload swap",
     "availability": "retry",
+    "tally": "outbox",
     "links": "",
     "timeservice": "",
     "forwarder": "config cypherface outbox retry availability storekeeper",
@@ -49,13 +50,13 @@ MAY_IMPORT = {
     "camerakeeper": "config camera outbox workers",
     "enrolling": "config announcer camera enrolment filming screening workers",
     "parts": "config enrolment forwarder reload screening services storekeeper workers",
-    "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tasks "
+    "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tally tasks "
     "workers",
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability outbox storekeeper",
     "decommission": "config outbox",
     "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening "
-    "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tasks timeservice verifications waiting",
+    "announcer availability camerakeeper condition forwarder health links parts reload services storekeeper tally tasks timeservice verifications waiting",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
     "settings": "config agent outbox reload trial current trial_health",
