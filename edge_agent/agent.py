@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from edge_agent.events import EventBus, Subscription
 from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
+from edge_agent.moments import told
 from edge_agent.outbox.clock import Clock, SystemClock
 from edge_agent.outbox.configured import open_outbox, salvage_outbox
 from edge_agent.outbox.records import Destruction, Environment, Limits, NewVerification, VerificationRecord
@@ -46,6 +48,8 @@ from edge_agent.types import Assessment, JsonObject, State
 from edge_agent.verifications import Rooms, Verifications
 from edge_agent.waiting import Waiting
 from edge_agent.workers import Worker
+
+log = logging.getLogger(__name__)
 
 FORWARDER_TURN_S = 120.0
 """The forwarder looks at the queue every 30 s; a store that lets it wait longer than this hangs."""
@@ -205,7 +209,8 @@ class Agent:
         return open_outbox(self.config, clock=self.clock, listener=changed, adopt=adopt)
 
     def _state_changed(self, record: VerificationRecord) -> None:
-        self.tally.state(record)
+        if self.tally.state(record):
+            _log_state(record)
         self._announcer.state(record)
 
     def _storage_changed(self, fault: AgentError | None) -> None:
@@ -396,6 +401,21 @@ class Agent:
     async def outbox(self) -> tuple[JsonObject, JsonObject]:
         """The queue and the storage: see condition.outbox."""
         return await condition.outbox(self.keeper)
+
+
+def _log_state(record: VerificationRecord) -> None:
+    level = logging.WARNING if record.state is State.FAILED else logging.INFO
+    because = record.error_code if record.state is State.FAILED else ", ".join(record.reasons)
+    moment = told(
+        "verification_state",
+        verification=record.id,
+        state=record.state.value,
+        code=record.error_code,
+        reasons=list(record.reasons),
+        late=record.late,
+        contradicted=record.contradicted,
+    )
+    log.log(level, "%s is %s%s", record.id, record.state.value, f": {because}" if because else "", extra=moment)
 
 
 def _open_pipeline(models: ModelsSection) -> Vision:

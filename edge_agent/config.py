@@ -454,7 +454,9 @@ class OfflineSection(Section):
 
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "text", "json"] = Field("auto", description="auto = text")
+    format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto = fields of the journal under systemd, else text"
+    )
 
 
 class Config(Section):

@@ -4,26 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
 import socket
-import sys
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
 from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from edge_agent import __version__
 from edge_agent.agent import Agent
 from edge_agent.api.access import Access
 from edge_agent.api.protocol import IDLE_S, MAX_HEADER_BYTES, AccessProtocol
 from edge_agent.api.routes import application
-from edge_agent.config import ApiSection, Config, LogSection, ModelsSection
+from edge_agent.config import ApiSection, Config, ModelsSection
 from edge_agent.errors import AgentError, EnvironmentFault
+from edge_agent.journal import setup_logging
 from edge_agent.listening import bind, bind_tcp, share
+from edge_agent.moments import told
 from edge_agent.screening import Vision
 from edge_agent.settings import Settings
 from edge_agent.supervision import Supervisor
@@ -52,34 +52,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: level, logger, message, and the code of ours where there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if code := getattr(record, "code", None):
-            line["code"] = code
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def setup_logging(settings: LogSection) -> None:
-    """Logs go to stderr (the journal, under systemd). Pre-signed URLs are secrets: the HTTP library is kept quiet."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if settings.format == "json" else text)
-    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are a line for each bad request
 
 
 def _as_it_is(app: ASGIApp) -> ASGIApp:
@@ -141,13 +113,13 @@ async def serve_until(
     settings.start()
     try:
         await agent.start()
-        log.info("ready on %s", path)
+        log.info("ready on %s", path, extra=told("ready", version=__version__))
         supervisor.status(agent.describe())
         stopping = asyncio.create_task(stop.wait(), name="wait for the end")
         await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
     finally:
-        log.info("stopping")
+        log.info("stopping", extra=told("stopping"))
         feeding.cancel()
         supervisor.stopping()
         await settings.close()
@@ -160,7 +132,7 @@ async def serve_until(
             for sock in sockets:
                 sock.close()
             path.unlink(missing_ok=True)
-        log.info("stopped")
+        log.info("stopped", extra=told("stopped"))
 
 
 def _listen(agent: Agent, api: ApiSection) -> list[socket.socket]:
@@ -181,7 +153,7 @@ def _listen(agent: Agent, api: ApiSection) -> list[socket.socket]:
 
 
 def _degrade(agent: Agent, part: str, fault: AgentError) -> None:
-    log.error("degraded: %s", fault.message, extra={"code": fault.code})
+    log.error("degraded: %s", fault.message, extra=told("part_missing", part=part, code=fault.code))
     agent.set_fault(part, fault)
 
 

@@ -23,6 +23,7 @@ from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadTarget
 from edge_agent.cypherface.wire import new_image_name
 from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, StorageError, Transient, report
+from edge_agent.moments import told
 from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict, VerificationRecord
 from edge_agent.outbox.store import Store
 from edge_agent.retry import Decision, Park, Retry, Stop, decide
@@ -330,7 +331,8 @@ class Forwarder:
         """Turn an error into what happens to the capture and to forwarding as a whole."""
         leased = attempt.leased
         self.status.last_error = f"{error.code}: {error.message}"
-        log.warning("cannot forward %s: %s", leased.record.id, error.message, extra={"code": error.code})
+        moment = told("forward_failed", verification=leased.record.id, code=error.code, status=error.status)
+        log.warning("cannot forward %s: %s", leased.record.id, error.message, extra=moment)
         cut_off = unreachable(error, uploaded=attempt.uploaded)
         decision = self._decide(leased, error)
         if isinstance(decision, Park) and await self._is_our_fault(leased, decision.code):
@@ -416,11 +418,15 @@ class Forwarder:
     def _stop(self, code: str) -> None:
         """Stop forwarding: everything stays queued, one capture is tried every 15 minutes."""
         if self._availability.stop(code):
-            log.error("forwarding stopped: %s; every capture stays queued", code, extra={"code": code})
+            moment = told("forwarding_stopped", code=code)
+            log.error("forwarding stopped: %s; every capture stays queued", code, extra=moment)
 
     def _network_changed(self, before: Network, now: Network) -> None:
         if self._retired:
             return
+        level = logging.WARNING if now == "offline" else logging.INFO
+        moment = told("network_changed", state=now, code=self.status.stopped_code)
+        log.log(level, "CypherFace: %s (was %s)", now, before, extra=moment)
         self._on_network(self.status)
         if now == "online" and before in {"offline", "stopped"}:
             self._spawn_retry_now()

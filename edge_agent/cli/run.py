@@ -47,7 +47,8 @@ def _serve(config: Config, source: Source) -> int:
     # Models load outside the interpreter's lock: they are nearly there when the rest has been imported.
     vision_factory = open_ahead(config.models)
     gc.disable()  # importing makes no garbage, and looking for it takes a twentieth of the start
-    from edge_agent.daemon import serve, setup_logging
+    from edge_agent.daemon import serve
+    from edge_agent.journal import setup_logging
 
     gc.enable()
     setup_logging(config.log)
