@@ -196,6 +196,9 @@ class ApiSection(Section):
     tcp: Annotated[str, AfterValidator(_is_loopback_address)] | None = Field(
         None, description="loopback address and port, for a POS that cannot use a Unix socket; needs token"
     )
+    metrics: Annotated[str, AfterValidator(_is_loopback_address)] | None = Field(
+        None, description="loopback address and port that serve /metrics and nothing else, to every local process"
+    )
     token: SecretRef | None = Field(None, description="bearer token of role pos over tcp: 32 characters or more")
     enrol_token: SecretRef | None = Field(None, description="bearer token of role enrol")
     admin_token: SecretRef | None = Field(None, description="bearer token of role admin; never give it to a POS")
@@ -205,6 +208,8 @@ class ApiSection(Section):
     def _tcp_has_a_token(self) -> Self:
         if self.tcp is not None and self.token is None:
             raise ValueError("tcp needs token: every process of this machine can connect there")
+        if self.metrics is not None and self.metrics == self.tcp:
+            raise ValueError("metrics needs a port of its own: tcp asks for a token")
         return self
 
 

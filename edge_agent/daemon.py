@@ -8,7 +8,7 @@ import logging
 import os
 import signal
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 import uvicorn
@@ -17,6 +17,7 @@ from starlette.types import ASGIApp
 from edge_agent import __version__
 from edge_agent.agent import Agent
 from edge_agent.api.access import Access
+from edge_agent.api.measuring import ScraperProtocol, metrics_application
 from edge_agent.api.protocol import IDLE_S, MAX_HEADER_BYTES, AccessProtocol
 from edge_agent.api.routes import application
 from edge_agent.config import ApiSection, Config, ModelsSection
@@ -106,9 +107,11 @@ async def serve_until(
     settings.current.admit = partial(_admit, agent, access)
     (await settings.current.admit(agent.config.api, strict=False))()
     supervisor = Supervisor()
-    app = wrap(application(agent, settings, access))
-    server = _Server(_server_config(app, access), supervisor.ready)
+    api = application(agent, settings, access)
+    server = _Server(_server_config(wrap(api), partial(AccessProtocol, access=access)), supervisor.ready)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="api")
+    exposed = contextlib.AsyncExitStack()
+    await exposed.enter_async_context(_exposed(agent, metrics_application(api.state.metrics, access), access))
     feeding = asyncio.create_task(supervisor.feed(agent.heartbeats, agent.describe), name="feed the watchdog")
     settings.start()
     try:
@@ -126,6 +129,7 @@ async def serve_until(
         await agent.drain()
         server.should_exit = True
         try:
+            await exposed.aclose()
             await serving
         finally:  # also when the server failed: the store is closed in order
             await agent.close()
@@ -152,6 +156,29 @@ def _listen(agent: Agent, api: ApiSection) -> list[socket.socket]:
     return sockets
 
 
+@contextlib.asynccontextmanager
+async def _exposed(agent: Agent, app: ASGIApp, access: Access) -> AsyncIterator[None]:
+    """Serve the metrics on their own address, where there is one; a port that is taken is a fault of the agent's."""
+    address = agent.config.api.metrics
+    if address is None:
+        yield
+        return
+    try:
+        sock = bind_tcp(address, "api.metrics")
+    except EnvironmentFault as exc:
+        _degrade(agent, "metrics", exc)
+        yield
+        return
+    server = _Server(_server_config(app, partial(ScraperProtocol, access=access)), lambda: None)
+    serving = asyncio.create_task(server.serve(sockets=[sock]), name="metrics")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+        sock.close()
+
+
 def _degrade(agent: Agent, part: str, fault: AgentError) -> None:
     log.error("degraded: %s", fault.message, extra=told("part_missing", part=part, code=fault.code))
     agent.set_fault(part, fault)
@@ -170,10 +197,10 @@ async def _admit(agent: Agent, access: Access, api: ApiSection, *, strict: bool)
     return admit
 
 
-def _server_config(app: ASGIApp, access: Access) -> uvicorn.Config:
+def _server_config(app: ASGIApp, protocol: Callable[..., AccessProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=partial(AccessProtocol, access=access),  # type: ignore[arg-type]  # anything that makes a protocol
+        http=protocol,  # type: ignore[arg-type]  # anything that makes a protocol
         ws="none",
         lifespan="off",
         log_config=None,

@@ -240,4 +240,7 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("GET", "/v1/openapi.json"): Operation(
         "openapi", "condition", {200: Answer(JSON, "OpenAPI 3.1.")}, frozenset()
     ),
+    ("GET", "/metrics"): Operation(
+        "metrics", "condition", {200: Answer("text/plain", "Text format 0.0.4, UTF-8.", PRIVATE)}, frozenset()
+    ),
 }  # fmt: skip
