@@ -21,6 +21,7 @@ from edge_agent.journal import JournalHandler, JsonLines, is_journal, setup_logg
 from edge_agent.moments import EVENTS, told
 from edge_agent.sandbox.server import SandboxServer
 from tests.api.calls import SOURCE, raw
+from tests.metrics.conftest import PATIENT
 from tests.project.tree import ROOT
 from tests.terminal import Terminal, terminal
 
@@ -189,7 +190,7 @@ def test_no_user_and_no_secret_is_in_any_form_of_the_log(tmp_path: Path) -> None
     ours.addHandler(heard)
     ours.setLevel(logging.DEBUG)
     try:
-        with SandboxServer() as sandbox, terminal(tmp_path, sandbox) as t:
+        with SandboxServer() as sandbox, terminal(tmp_path, sandbox, **PATIENT) as t:
             sandbox.enrol(user, SOURCE)
             secret = (tmp_path / "api.key").read_text()
             _live(t, user, nobody, reference, token)
@@ -206,8 +207,8 @@ def test_no_user_and_no_secret_is_in_any_form_of_the_log(tmp_path: Path) -> None
 def _live(t: Terminal, user: str, nobody: str, reference: str, token: str) -> None:
     """What can go well and badly with a user, a reference and a token in the request."""
     with t.client() as client, raw(t) as http:
-        assert client.verify(user, wait_s=10, reference=reference).approved
-        assert client.verify(nobody, wait_s=10).state == "failed"
+        assert client.verify(user, wait_s=60, reference=reference).approved
+        assert client.verify(nobody, wait_s=60).state == "failed"
         http.get(f"/v1/verifications/{user}")
         http.get("/v1/health", headers={"Origin": f"http://{user}", "Authorization": f"Bearer {token}"})
         http.put(f"/v1/users/{user}/source", content=b"no picture", headers={"Content-Type": "image/jpeg"})

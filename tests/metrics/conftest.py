@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +19,11 @@ from tests.metrics.scrapes import Scrape, scrape
 from tests.outbox.fakes import ENVIRONMENT, capture
 from tests.terminal import Terminal, terminal
 
+PATIENT: dict[str, dict[str, Any]] = {
+    "session": {"search_timeout_s": 30.0, "verdict_timeout_s": 30.0},
+    "cypherface": {"timeouts": {"connect_s": 10.0, "request_s": 20.0, "match_s": 20.0}},
+}
+"""Changes of a terminal's configuration with which a busy machine changes no outcome."""
 ALICE, BOB = "alice-4711-planted", "no-bob-0815-planted"
 
 
@@ -36,7 +42,7 @@ def sandbox() -> Iterator[SandboxServer]:
 
 @pytest.fixture
 def running(tmp_path: Path, sandbox: SandboxServer) -> Iterator[Terminal]:
-    with terminal(tmp_path, sandbox) as t:
+    with terminal(tmp_path, sandbox, **PATIENT) as t:
         yield t
 
 
@@ -45,7 +51,7 @@ def everything(running: Terminal, monkeypatch: pytest.MonkeyPatch) -> Scrape:
     """A scrape in which there is something to say of everything."""
     stopped = ForwarderStatus("stopped", "unauthenticated", last_success_at=datetime.now(UTC))
     with running.client() as client, raw(running) as http:
-        client.verify(ALICE, wait_s=10)
+        client.verify(ALICE, wait_s=60)
         client.reload()
         assert http.get("/v1/verifications/none").status_code == 404
         assert http.get("/v1/health", headers={"Origin": "http://evil.example"}).status_code == 403

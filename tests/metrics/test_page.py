@@ -26,17 +26,17 @@ from edge_agent.types import State
 from tests.api.calls import raw
 from tests.api.test_sockets import free_port
 from tests.faces import measurement
-from tests.metrics.conftest import ALICE, BOB
+from tests.metrics.conftest import ALICE, BOB, PATIENT
 from tests.metrics.scrapes import Scrape, over, parse, scrape
 from tests.terminal import Terminal, terminal
 
 
 def test_what_happened_is_counted(running: Terminal) -> None:
     with running.client() as client:
-        assert client.verify(ALICE, wait_s=10).approved
-        assert client.verify(BOB, wait_s=10).state == "not_verified"
+        assert client.verify(ALICE, wait_s=60).approved
+        assert client.verify(BOB, wait_s=60).state == "not_verified"
         running.eyes.sees = measurement(inter_eye_px=20.0)
-        assert client.verify(ALICE, wait_s=10).state == "rejected"
+        assert client.verify(ALICE, wait_s=60, search_timeout_s=2.0).state == "rejected"
         with pytest.raises(ApiError):
             client.get("f" * 32)
         client.reload()
@@ -86,7 +86,7 @@ def test_what_happened_is_counted(running: Terminal) -> None:
 def test_nothing_of_a_person_is_in_it(running: Terminal, caplog: pytest.LogCaptureFixture) -> None:
     """Planted in every place of a request that a caller fills in; the ids of what was asked for count too."""
     with caplog.at_level("DEBUG"), running.client() as client, raw(running) as http:
-        record = client.verify(ALICE, wait_s=10)
+        record = client.verify(ALICE, wait_s=60)
         http.get(f"/v1/{ALICE}")
         http.request(ALICE.replace("-", ""), "/v1/health")
         http.delete(f"/v1/users/{ALICE}")
@@ -157,7 +157,7 @@ def test_the_listener_gives_the_metrics_without_a_token_and_nothing_else(
     tmp_path: Path, sandbox: SandboxServer
 ) -> None:
     api = exposed()
-    with terminal(tmp_path, sandbox, api=api) as t, over(api["metrics"]) as http:
+    with terminal(tmp_path, sandbox, **PATIENT, api=api) as t, over(api["metrics"]) as http:
         answer = http.get("/metrics")
         assert (answer.status_code, answer.headers["content-type"]) == (200, MEDIA_TYPE)
         assert parse(answer.text).kinds == scrape(t).kinds
@@ -186,7 +186,7 @@ def test_the_listener_takes_few_connections_and_goes_on_when_they_are_over(
 ) -> None:
     api = exposed()
     host, port = api["metrics"].split(":")
-    with terminal(tmp_path, sandbox, api=api):
+    with terminal(tmp_path, sandbox, **PATIENT, api=api):
         with contextlib.ExitStack() as idle:
             for _ in range(MAX_SCRAPERS):
                 held = idle.enter_context(socket.create_connection((host, int(port)), timeout=20))
@@ -214,11 +214,11 @@ def test_a_port_that_is_taken_degrades_the_agent_which_serves_its_socket(
     tmp_path: Path, sandbox: SandboxServer
 ) -> None:
     api = exposed()
-    with bind_tcp(api["metrics"]), terminal(tmp_path, sandbox, api=api) as t:
+    with bind_tcp(api["metrics"]), terminal(tmp_path, sandbox, **PATIENT, api=api) as t:
         assert scrape(t).get("fault", part="metrics", code="tcp_unavailable") == 1
         with t.client() as client:
             assert "check api.metrics" in json.dumps(client.status()["faults"])
-            assert client.verify(ALICE, wait_s=10).approved
+            assert client.verify(ALICE, wait_s=60).approved
 
 
 @pytest.mark.parametrize("address", ["0.0.0.0:9464", "10.0.0.7:9464", "localhost:9464", "127.0.0.1", "127.0.0.1:0"])
