@@ -78,7 +78,8 @@ def test_what_happened_is_counted(running: Terminal) -> None:
     assert (found.get("frames_total", outcome="accepted") or 0) >= 10
     assert (found.get("frame_reasons_total", reason="too_far") or 0) >= 1
     assert found.get("verification_verdict_seconds_count") == 2
-    head = running.run(running.agent.storage())["audit_head"]
+    _, storage = running.run(running.agent.outbox())
+    head = storage["audit_head"]
     assert found.get("audit_head_sequence") == int(head.partition(":")[0])
     assert (found.get("process_resident_memory_bytes") or 0) > 1e6
 
