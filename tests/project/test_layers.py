@@ -75,6 +75,8 @@ MAY_IMPORT = {
     "bench": "config cypherface outbox forwarder storekeeper",
     "cli": "config picture report packs camera vision gate screening session outbox reload swap trial api daemon client decommission journal "
     "sandbox demo bench simulator",
+    "evaluate": "config packs picture report gate screening session camera",
+    "sandbox demo bench simulator evaluate",
     "__main__": "cli",
 }
 ANYBODY = {"types", "errors", "moments", "__version__"}
@@ -131,7 +133,7 @@ def test_the_client_knows_nothing_of_the_daemon_but_the_wire() -> None:
 def test_one_camera_or_one_model_library_is_imported_from_one_place() -> None:
     """A foreign library's exceptions are translated where it is imported, so that has to be one place."""
     places = {
-        "cv2": {"camera", "picture", "vision", "demo", "cli", "sandbox"},
+        "cv2": {"camera", "picture", "vision", "demo", "cli", "sandbox", "evaluate"},
         "onnxruntime": {"vision"},
         "onnx": {"packs"},
     }
