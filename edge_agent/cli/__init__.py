@@ -20,6 +20,7 @@ COMMANDS = {
     "simulate": ("edge_agent.cli.simulate", "simulate"),
     "demo": ("edge_agent.cli.demo", "demo"),
     "config": ("edge_agent.cli.config", "config"),
+    "evaluate": ("edge_agent.cli.evaluate", "evaluate"),
     "bench": ("edge_agent.cli.bench", "bench"),
     "outbox": ("edge_agent.cli.outbox", "outbox"),
     "audit": ("edge_agent.cli.proof", "audit"),
