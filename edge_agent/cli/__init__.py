@@ -21,6 +21,7 @@ COMMANDS = {
     "demo": ("edge_agent.cli.demo", "demo"),
     "config": ("edge_agent.cli.config", "config"),
     "evaluate": ("edge_agent.cli.evaluate", "evaluate"),
+    "calibrate": ("edge_agent.cli.calibrate", "calibrate"),
     "bench": ("edge_agent.cli.bench", "bench"),
     "outbox": ("edge_agent.cli.outbox", "outbox"),
     "audit": ("edge_agent.cli.proof", "audit"),

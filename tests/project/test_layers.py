@@ -76,6 +76,8 @@ MAY_IMPORT = {
     "cli": "config picture report packs camera vision gate screening session outbox reload swap trial api daemon client decommission journal "
     "sandbox demo bench simulator",
     "evaluate": "config packs picture report gate screening session camera",
+
+    "cli": "config texts picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
     "sandbox demo bench simulator evaluate",
     "__main__": "cli",
 }
