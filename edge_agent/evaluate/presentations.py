@@ -149,6 +149,7 @@ class _Watch:
         self._spoofed = False
         self._recent: deque[Assessment] = deque(maxlen=votes)
         self._nearest: tuple[LivenessScore, ...] = ()
+        self._nearness: tuple[bool, float] | None = None
         self._values: dict[str, list[float]] = {}
 
     def see(self, seen: Assessment) -> None:
@@ -161,13 +162,17 @@ class _Watch:
             self._vote(seen)
 
     def _vote(self, seen: Assessment) -> None:
-        """Fuse the latest frames of one track as a session does, and keep what came nearest to qualifying."""
+        """Fuse the latest frames of one track as a session does, and keep what came nearest to qualifying.
+
+        A vote of fewer frames than a session asks for counts only while there is none of enough.
+        """
         if self._recent and self._recent[-1].track_id != seen.track_id:
             self._recent.clear()
         self._recent.append(seen)
         fused = fuse([one.liveness for one in self._recent])
-        if not self._nearest or margin(fused) > margin(self._nearest):
-            self._nearest = fused
+        nearness = (len(self._recent) == self._recent.maxlen, margin(fused))
+        if self._nearness is None or nearness > self._nearness:
+            self._nearest, self._nearness = fused, nearness
 
     def result(self, name: str, best: tuple[LivenessScore, ...] | None, reasons: tuple[str, ...]) -> Presentation:
         live = best is not None

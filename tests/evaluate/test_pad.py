@@ -66,6 +66,14 @@ def test_of_a_session_the_vote_that_came_nearest_is_kept() -> None:
     assert margin(()) == margin(scores(None, 0.9)) == -1.0
 
 
+@pytest.mark.parametrize(("first", "then", "nearest"), [(4, 1, 0.4), (5, 2, 0.1), (5, 5, 0.4)])
+def test_two_people_do_not_share_a_vote_and_a_short_one_counts_only_where_there_is_no_other(
+    first: int, then: int, nearest: float
+) -> None:
+    found = shown([painted(1, live=0.1)] * first + [painted(2, live=0.4)] * then)
+    assert [s.score for s in found.scores] == [nearest, nearest]
+
+
 def test_frames_from_before_the_presentation_do_not_count_and_none_at_all_is_an_error() -> None:
     before = [Frame(SPOOF, 90.0 + i / 10, i) for i in range(30)]
     after = [Frame(FAR, 100.0, 31)]
