@@ -311,6 +311,22 @@ def test_what_was_measured_is_kept_when_the_camera_goes(
     assert not body["complete"]
 
 
+def test_what_was_measured_is_kept_when_the_technician_interrupts(
+    run: Callable[..., Result], config: Path, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    read = stage.read
+
+    def interrupted(timeout_s: float) -> Frame:
+        if stage.index > 20:
+            raise KeyboardInterrupt
+        return read(timeout_s)
+
+    monkeypatch.setattr(stage, "read", interrupted)
+    done = run("\n\n\n")
+    assert done.exit_code == 1
+    assert "NOT COMPLETE" in (config.parent / "report.txt").read_text()
+
+
 def test_while_the_agent_runs_the_command_says_how_to_stop_it(
     run: Callable[..., Result], config: Path, stage: Stage
 ) -> None:
