@@ -73,12 +73,9 @@ MAY_IMPORT = {
     "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
-    "cli": "config picture report packs camera vision gate screening session outbox reload swap trial api daemon client decommission journal "
-    "sandbox demo bench simulator",
     "evaluate": "config packs picture report gate screening session camera",
-
     "cli": "config texts picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
-    "sandbox demo bench simulator evaluate",
+    "decommission journal sandbox demo bench simulator evaluate",
     "__main__": "cli",
 }
 ANYBODY = {"types", "errors", "moments", "__version__"}
