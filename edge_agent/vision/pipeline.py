@@ -40,6 +40,11 @@ class Pipeline:
             open_liveness(model, [load(member.file) for member in model.members]) for model in pack.liveness
         )
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What ONNX Runtime runs the detector on, the first choice first."""
+        return self._detector.providers
+
     def measure(self, frame: Frame) -> Measurement:
         """Faces, and the quality of the largest. Raises ModelError when a model cannot be run."""
         height, width = frame.image.shape[:2]
