@@ -17,6 +17,7 @@ COMMANDS = {
     "run": ("edge_agent.cli.run", "run"),
     "verify": ("edge_agent.cli.verify", "verify"),
     "status": ("edge_agent.cli.verify", "status"),
+    "doctor": ("edge_agent.cli.doctor", "doctor"),
     "simulate": ("edge_agent.cli.simulate", "simulate"),
     "demo": ("edge_agent.cli.demo", "demo"),
     "config": ("edge_agent.cli.config", "config"),

@@ -69,6 +69,7 @@ MAY_IMPORT = {
     "api": "config events texts outbox announcer agent enrolment metrics settings trial",
     "daemon": "config screening agent settings supervision api journal listening trial",
     "client": "api",
+    "doctor": "config api camera client cypherface outbox packs screening timeservice vision",
     "sandbox": "config packs picture vision",
     "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
@@ -76,6 +77,7 @@ MAY_IMPORT = {
     "evaluate": "config packs picture report gate screening session camera",
     "cli": "config texts picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
     "decommission journal sandbox demo bench simulator evaluate",
+    "sandbox demo bench doctor simulator",
     "__main__": "cli",
 }
 ANYBODY = {"types", "errors", "moments", "__version__"}
