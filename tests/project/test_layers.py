@@ -76,8 +76,7 @@ MAY_IMPORT = {
     "bench": "config cypherface outbox forwarder storekeeper",
     "evaluate": "config packs picture report gate screening session camera",
     "cli": "config texts picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
-    "decommission journal sandbox demo bench simulator evaluate",
-    "sandbox demo bench doctor simulator",
+    "decommission doctor journal sandbox demo bench simulator evaluate",
     "__main__": "cli",
 }
 ANYBODY = {"types", "errors", "moments", "__version__"}
