@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import Counter
 from collections.abc import Callable
 from datetime import UTC, datetime
@@ -30,6 +31,7 @@ from edge_agent.events import EventBus, Subscription
 from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
+from edge_agent.moments import told
 from edge_agent.offline.faces import Faces
 from edge_agent.offline.provisional import Provisional
 from edge_agent.outbox.clock import Clock, SystemClock
@@ -41,12 +43,15 @@ from edge_agent.reload import Part
 from edge_agent.screening import Vision
 from edge_agent.services import Services
 from edge_agent.storekeeper import Storekeeper
+from edge_agent.tally import Tally
 from edge_agent.tasks import Tasks
 from edge_agent.timeservice import TimeService
 from edge_agent.types import Assessment, JsonObject, State
 from edge_agent.verifications import Rooms, Verifications
 from edge_agent.waiting import Waiting
 from edge_agent.workers import Worker
+
+log = logging.getLogger(__name__)
 
 FORWARDER_TURN_S = 120.0
 """The forwarder looks at the queue every 30 s; a store that lets it wait longer than this hangs."""
@@ -82,6 +87,7 @@ class Agent:
         self.clock: Clock = clock or SystemClock(self._time_service.told)
         self.started_at = datetime.now(UTC)
         self.heartbeats = Heartbeats()
+        self.tally = Tally()
         self._tasks = Tasks()
         self._announcer = Announcer(self.bus, self.clock, config.session.result_valid_s)
         self.keeper = Storekeeper(
@@ -100,6 +106,7 @@ class Agent:
         self._services = Services(
             self.keeper,
             on_network=self._announcer.network,
+            on_attempt=self.tally.attempt,
             expect=lambda: self.heartbeats.expect("forwarder", within_s=FORWARDER_TURN_S),
             loop=self._tasks.loop,
             client_factory=client_factory,
@@ -131,6 +138,7 @@ class Agent:
             rooms=self._rooms,
             tasks=self._tasks,
             announcer=self._announcer,
+            tally=self.tally,
             clock=self.clock,
             before_filming=before_filming,
         )
@@ -204,9 +212,14 @@ class Agent:
 
     def _open_store(self, *, adopt: bool) -> Store:
         def changed(record: VerificationRecord) -> None:
-            self._events.call_soon_threadsafe(self._announcer.state, record)
+            self._events.call_soon_threadsafe(self._state_changed, record)
 
         return open_outbox(self.config, clock=self.clock, listener=changed, adopt=adopt)
+
+    def _state_changed(self, record: VerificationRecord) -> None:
+        if self.tally.state(record):
+            _log_state(record)
+        self._announcer.state(record)
 
     def _storage_changed(self, fault: AgentError | None) -> None:
         self._announcer.storage(fault)
@@ -382,7 +395,7 @@ class Agent:
     @property
     def frames(self) -> Counter[str]:
         """Screened frames since the start: accepted, refused."""
-        return self._verifications.frames
+        return self.tally.frames
 
     @property
     def first_frame_after_s(self) -> float | None:
@@ -393,17 +406,28 @@ class Agent:
     def forwarder_status(self) -> ForwarderStatus | None:
         return self.forwarder.status if self.forwarder is not None else None
 
-    async def storage(self) -> JsonObject:
-        """See condition.storage."""
-        return await condition.storage(self.keeper)
-
-    async def queue(self) -> JsonObject:
-        """See condition.queue."""
-        return await condition.queue(self.keeper)
+    async def outbox(self) -> tuple[JsonObject, JsonObject]:
+        """The queue and the storage: see condition.outbox."""
+        return await condition.outbox(self.keeper)
 
     async def offline(self) -> JsonObject:
         """See condition.offline."""
         return await condition.offline(self.keeper, self.config.offline, self.provisional)
+
+
+def _log_state(record: VerificationRecord) -> None:
+    level = logging.WARNING if record.state is State.FAILED else logging.INFO
+    because = record.error_code if record.state is State.FAILED else ", ".join(record.reasons)
+    moment = told(
+        "verification_state",
+        verification=record.id,
+        state=record.state.value,
+        code=record.error_code,
+        reasons=list(record.reasons),
+        late=record.late,
+        contradicted=record.contradicted,
+    )
+    log.log(level, "%s is %s%s", record.id, record.state.value, f": {because}" if because else "", extra=moment)
 
 
 def _open_pipeline(models: ModelsSection) -> Vision:

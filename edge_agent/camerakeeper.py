@@ -23,6 +23,7 @@ from edge_agent.camera import Camera, CameraRecovery, CameraStatus, camera_recov
 from edge_agent.camera.ladder import ALL_STEPS, Step
 from edge_agent.config import CameraSection
 from edge_agent.errors import CameraError, EnvironmentFault, report
+from edge_agent.moments import told
 from edge_agent.outbox.clock import Clock
 from edge_agent.types import JsonObject
 from edge_agent.workers import Worker
@@ -103,9 +104,9 @@ class Camerakeeper:
     def _log(self, status: CameraStatus) -> None:
         """Once when it goes and once when it is back: a camera that is away for a night is no reason for a full journal."""
         if status.state == "lost" and not self._said_lost:
-            log.error("the camera is lost: %s", status.detail, extra={"code": status.code})
+            log.error("the camera is lost: %s", status.detail, extra=told("camera_lost", code=status.code))
         elif status.state == "ok" and self._said_lost:
-            log.info("the camera is back: %s", status.detail)
+            log.info("the camera is back: %s", status.detail, extra=told("camera_back"))
         self._said_lost = status.state == "lost"
 
     def renew(self, settings: CameraSection) -> None:
@@ -255,5 +256,6 @@ class Camerakeeper:
             log.error("the agent does not start itself again for the camera: %s", exc.message)  # noqa: TRY400
             ending.go_on()
             return
-        log.error("the agent ends and is started again, for its camera: %s", self.status.detail)
+        why = self.status.detail
+        log.error("the agent ends and is started again, for its camera: %s", why, extra=told("camera_exit"))
         ending.end()

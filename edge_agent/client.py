@@ -28,6 +28,7 @@ from edge_agent.api.wire_outbox import (
     OutboxCheck,
     OutboxEntry,
     OutboxList,
+    PrivacyBody,
     PurgeBody,
     RetryBody,
     RotationBody,
@@ -262,6 +263,10 @@ class AgentClient:
     def key_rotate(self) -> RotationBody:
         """Change to the configured key. Raises ApiError ``rotation_not_due``."""
         return RotationBody.model_validate_json(self._call("POST", "/v1/key/rotate", slow=CHECK_S).content)
+
+    def privacy(self) -> PrivacyBody:
+        """What is held of persons: counts and dates, no content."""
+        return PrivacyBody.model_validate_json(self._call("GET", "/v1/privacy", slow=CHECK_S).content)
 
     def adopt(self) -> AdoptionBody:
         """Accept a state directory that was made on another machine. Raises ApiError ``not_moved``."""

@@ -22,32 +22,41 @@ def in_words(faults: Mapping[str, AgentError], forwarder: ForwarderStatus | None
     return f"{doing}; CypherFace {forwarder.network if forwarder is not None else 'unknown'}"
 
 
-async def storage(keeper: Storekeeper) -> JsonObject:
-    """Whether the outbox is open and has room, and what happened to it since the start. Raises AgentError."""
+async def outbox(keeper: Storekeeper) -> tuple[JsonObject, JsonObject]:
+    """The queue (depth, age, how many verifications are in which state) and the storage, as of one moment.
+
+    Raises AgentError.
+    """
+    queue, storage = await keeper.run(lambda store: (_queue(store), _storage(store)))
     salvaged = keeper.salvaged
-    space = await keeper.run(Store.space)
-    return {
-        "free_bytes": space.free_bytes,
-        "reserve_bytes": space.reserve_bytes,
-        "takes_captures": space.takes_captures,
-        "problem": space.problem,
-        "rotation": (await keeper.run(lambda store: store.rotation)).value,
-        "audit_head": str(await keeper.run(Store.audit_head)),
+    return queue, {
+        **storage,
         "reopened": keeper.reopened,
         "salvaged": salvaged and {"kept": salvaged.captures_kept, "lost": list(salvaged.captures_lost)},
     }
 
 
-async def queue(keeper: Storekeeper) -> JsonObject:
-    """Depth and age of the queue and how many verifications are in which state. Raises AgentError."""
-    stats = await keeper.run(Store.queue)
-    counts = await keeper.run(Store.counts)
+def _queue(store: Store) -> JsonObject:
+    stats = store.queue()
     return {
         "depth": stats.depth,
         "parked": stats.parked,
         "bytes": stats.payload_bytes,
         "oldest_age_s": stats.oldest_age_s,
-        "states": {state.value: count for state, count in counts.items()},
+        "states": {state.value: count for state, count in store.counts().items()},
+    }
+
+
+def _storage(store: Store) -> JsonObject:
+    """Whether the outbox has room, and how its keys and its audit stand."""
+    space = store.space()
+    return {
+        "free_bytes": space.free_bytes,
+        "reserve_bytes": space.reserve_bytes,
+        "takes_captures": space.takes_captures,
+        "problem": space.problem,
+        "rotation": store.rotation.value,
+        "audit_head": str(store.audit_head()),
     }
 
 

@@ -199,6 +199,9 @@ class ApiSection(Section):
     tcp: Annotated[str, AfterValidator(_is_loopback_address)] | None = Field(
         None, description="loopback address and port, for a POS that cannot use a Unix socket; needs token"
     )
+    metrics: Annotated[str, AfterValidator(_is_loopback_address)] | None = Field(
+        None, description="loopback address and port that serve /metrics and nothing else, to every local process"
+    )
     token: SecretRef | None = Field(None, description="bearer token of role pos over tcp: 32 characters or more")
     enrol_token: SecretRef | None = Field(None, description="bearer token of role enrol")
     admin_token: SecretRef | None = Field(None, description="bearer token of role admin; never give it to a POS")
@@ -208,6 +211,8 @@ class ApiSection(Section):
     def _tcp_has_a_token(self) -> Self:
         if self.tcp is not None and self.token is None:
             raise ValueError("tcp needs token: every process of this machine can connect there")
+        if self.metrics is not None and self.metrics == self.tcp:
+            raise ValueError("metrics needs a port of its own: tcp asks for a token")
         return self
 
 
@@ -425,6 +430,30 @@ class OutboxSection(Section):
     )
 
 
+class RetentionSection(Section):
+    """How long each purpose keeps what it holds; see docs/privacy.md. Days of running time (docs/durability.md)."""
+
+    capture_days: float | None = Field(
+        None,
+        gt=0,
+        le=3650,
+        description="days a picture waits for its verdict; null = outbox.max_age_s; the shorter counts",
+    )
+    template_days: float = Field(30.0, gt=0, le=3650, description="days a face template serves offline")
+    verdict_days: float = Field(
+        30.0, ge=1, le=3650, description="days from its end that a verification names its user, its details and verdict"
+    )
+    audit_days: float = Field(
+        365.0, ge=1, le=36500, description="days of the audit log; it names users by keyed hashes"
+    )
+
+    @model_validator(mode="after")
+    def _the_log_outlives_what_it_tells_of(self) -> Self:
+        if self.audit_days < max(self.verdict_days, self.template_days, self.capture_days or 0.0):
+            raise ValueError("audit_days must not be shorter than the others: the log tells of their destruction")
+        return self
+
+
 class FaceThresholdSection(Section):
     """From which cosine two captures show one person, and how that was measured: an answer is given on it alone."""
 
@@ -459,7 +488,11 @@ class OfflineSection(Section):
     """What happens when CypherFace cannot be reached, and what is remembered of what it said. See docs/offline.md."""
 
     policy: Literal["deny", "queue", "provisional"] = "queue"
-    match_ttl_s: float = Field(7_776_000.0, gt=0, description="s; older verdicts are not shown any more (90 days)")
+    match_ttl_s: float = Field(
+        2_592_000.0,
+        gt=0,
+        description="s; older verdicts are not shown any more; retention.verdict_days ends them anyway",
+    )
     max_matches: int = Field(20, ge=1, le=100, description="verdicts shown per user")
     face_threshold: FaceThresholdSection | None = Field(
         None, description="null = the one in the model pack's manifest; the shipped packs have none"
@@ -471,7 +504,6 @@ class OfflineSection(Section):
     max_answers: int = Field(20, ge=1, le=100_000, description="provisional answers until CypherFace confirmed them")
     max_answers_per_user_day: int = Field(3, ge=1, le=1000, description="provisional answers per user in 24 h")
     max_offline_s: float = Field(28_800.0, gt=0, le=2_592_000, description="s of an outage with provisional answers")
-    template_ttl_s: float = Field(2_592_000.0, gt=0, le=31_536_000, description="s; older templates are destroyed")
     max_templates: int = Field(5, ge=1, le=20, description="face templates kept per user")
 
     @model_validator(mode="after")
@@ -483,7 +515,9 @@ class OfflineSection(Section):
 
 class LogSection(Section):
     level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "text", "json"] = Field("auto", description="auto = text")
+    format: Literal["auto", "text", "json"] = Field(
+        "auto", description="auto = fields of the journal under systemd, else text"
+    )
 
 
 class Config(Section):
@@ -501,6 +535,7 @@ class Config(Section):
     cypherface: CypherFaceSection
     outbox: OutboxSection = Field(default_factory=OutboxSection)
     offline: OfflineSection = Field(default_factory=OfflineSection)
+    retention: RetentionSection = Field(default_factory=RetentionSection)
     log: LogSection = Field(default_factory=LogSection)
 
     @field_validator("offline")

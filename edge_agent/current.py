@@ -14,6 +14,7 @@ from pathlib import Path
 from edge_agent.agent import Agent
 from edge_agent.config import Config, InvalidConfiguration, LogSection, parse, read_text
 from edge_agent.errors import AgentError, ConfigurationError
+from edge_agent.moments import told
 from edge_agent.outbox.store import Store
 from edge_agent.reload import Part, Plan, plan
 from edge_agent.trial import Source, Trial
@@ -59,7 +60,8 @@ class Current:
             await self.take(parse(*await asyncio.to_thread(self._file_text)), strict=strict, actor=actor)
         except AgentError as exc:
             problems = _problems(exc)
-            log.error("the old configuration goes on: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400
+            moment = told("configuration_refused", code=exc.code)
+            log.error("the old configuration goes on: %s", exc.message, extra=moment)  # noqa: TRY400
         else:
             problems = ()
         self.reloads["failed" if problems else "succeeded"] += 1
@@ -87,7 +89,8 @@ class Current:
             self._on_log(config.log)
         self.restart_needed = found.restart
         keys = [change.key for change in found.changes]
-        log.info("configuration taken; changed: %s", ", ".join(keys) or "nothing")
+        moment = told("configuration_taken", changed=keys, restart_needed=list(found.restart))
+        log.info("configuration taken; changed: %s", ", ".join(keys) or "nothing", extra=moment)
         if found.restart:
             log.warning("a restart is needed for: %s", ", ".join(found.restart))
         if keys:

@@ -4,26 +4,27 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import signal
 import socket
-import sys
-from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from collections.abc import AsyncIterator, Callable, Iterator
 from functools import partial
 
 import uvicorn
 from starlette.types import ASGIApp
 
+from edge_agent import __version__
 from edge_agent.agent import Agent
 from edge_agent.api.access import Access
+from edge_agent.api.measuring import ScraperProtocol, metrics_application
 from edge_agent.api.protocol import IDLE_S, MAX_HEADER_BYTES, AccessProtocol
 from edge_agent.api.routes import application
-from edge_agent.config import ApiSection, Config, LogSection, ModelsSection
+from edge_agent.config import ApiSection, Config, ModelsSection
 from edge_agent.errors import AgentError, EnvironmentFault
+from edge_agent.journal import setup_logging
 from edge_agent.listening import bind, bind_tcp, share
+from edge_agent.moments import told
 from edge_agent.screening import Vision
 from edge_agent.settings import Settings
 from edge_agent.supervision import Supervisor
@@ -52,34 +53,6 @@ class _Server(uvicorn.Server):
     @contextlib.contextmanager
     def capture_signals(self) -> Iterator[None]:
         yield
-
-
-class JsonLines(logging.Formatter):
-    """One JSON object a line: level, logger, message, and the code of ours where there is one."""
-
-    def format(self, record: logging.LogRecord) -> str:
-        line = {
-            "at": datetime.fromtimestamp(record.created, UTC).isoformat(),
-            "level": record.levelname.lower(),
-            "logger": record.name,
-            "message": record.getMessage(),
-        }
-        if code := getattr(record, "code", None):
-            line["code"] = code
-        if record.exc_info:
-            line["traceback"] = self.formatException(record.exc_info)
-        return json.dumps(line)
-
-
-def setup_logging(settings: LogSection) -> None:
-    """Logs go to stderr (the journal, under systemd). Pre-signed URLs are secrets: the HTTP library is kept quiet."""
-    handler = logging.StreamHandler(sys.stderr)
-    text = logging.Formatter("%(levelname)s %(name)s: %(message)s")
-    handler.setFormatter(JsonLines() if settings.format == "json" else text)
-    logging.basicConfig(level=settings.level.upper(), handlers=[handler], force=True)
-    for name in ("httpx", "httpcore", "uvicorn.access"):
-        logging.getLogger(name).setLevel(logging.WARNING)
-    logging.getLogger("uvicorn.error").setLevel(logging.ERROR)  # its warnings are a line for each bad request
 
 
 def _as_it_is(app: ASGIApp) -> ASGIApp:
@@ -134,33 +107,36 @@ async def serve_until(
     settings.current.admit = partial(_admit, agent, access)
     (await settings.current.admit(agent.config.api, strict=False))()
     supervisor = Supervisor()
-    app = wrap(application(agent, settings, access))
-    server = _Server(_server_config(app, access), supervisor.ready)
+    api = application(agent, settings, access)
+    server = _Server(_server_config(wrap(api), partial(AccessProtocol, access=access)), supervisor.ready)
     serving = asyncio.create_task(server.serve(sockets=sockets), name="api")
+    exposed = contextlib.AsyncExitStack()
+    await exposed.enter_async_context(_exposed(agent, metrics_application(api.state.metrics, access), access))
     feeding = asyncio.create_task(supervisor.feed(agent.heartbeats, agent.describe), name="feed the watchdog")
     settings.start()
     try:
         await agent.start()
-        log.info("ready on %s", path)
+        log.info("ready on %s", path, extra=told("ready", version=__version__))
         supervisor.status(agent.describe())
         stopping = asyncio.create_task(stop.wait(), name="wait for the end")
         await asyncio.wait({stopping, serving}, return_when=asyncio.FIRST_COMPLETED)
         stopping.cancel()
     finally:
-        log.info("stopping")
+        log.info("stopping", extra=told("stopping"))
         feeding.cancel()
         supervisor.stopping()
         await settings.close()
         await agent.drain()
         server.should_exit = True
         try:
+            await exposed.aclose()
             await serving
         finally:  # also when the server failed: the store is closed in order
             await agent.close()
             for sock in sockets:
                 sock.close()
             path.unlink(missing_ok=True)
-        log.info("stopped")
+        log.info("stopped", extra=told("stopped"))
 
 
 def _listen(agent: Agent, api: ApiSection) -> list[socket.socket]:
@@ -180,8 +156,31 @@ def _listen(agent: Agent, api: ApiSection) -> list[socket.socket]:
     return sockets
 
 
+@contextlib.asynccontextmanager
+async def _exposed(agent: Agent, app: ASGIApp, access: Access) -> AsyncIterator[None]:
+    """Serve the metrics on their own address, where there is one; a port that is taken is a fault of the agent's."""
+    address = agent.config.api.metrics
+    if address is None:
+        yield
+        return
+    try:
+        sock = bind_tcp(address, "api.metrics")
+    except EnvironmentFault as exc:
+        _degrade(agent, "metrics", exc)
+        yield
+        return
+    server = _Server(_server_config(app, partial(ScraperProtocol, access=access)), lambda: None)
+    serving = asyncio.create_task(server.serve(sockets=[sock]), name="metrics")
+    try:
+        yield
+    finally:
+        server.should_exit = True
+        await serving
+        sock.close()
+
+
 def _degrade(agent: Agent, part: str, fault: AgentError) -> None:
-    log.error("degraded: %s", fault.message, extra={"code": fault.code})
+    log.error("degraded: %s", fault.message, extra=told("part_missing", part=part, code=fault.code))
     agent.set_fault(part, fault)
 
 
@@ -198,10 +197,10 @@ async def _admit(agent: Agent, access: Access, api: ApiSection, *, strict: bool)
     return admit
 
 
-def _server_config(app: ASGIApp, access: Access) -> uvicorn.Config:
+def _server_config(app: ASGIApp, protocol: Callable[..., AccessProtocol]) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=partial(AccessProtocol, access=access),  # type: ignore[arg-type]  # anything that makes a protocol
+        http=protocol,  # type: ignore[arg-type]  # anything that makes a protocol
         ws="none",
         lifespan="off",
         log_config=None,

@@ -26,6 +26,8 @@ from __future__ import annotations
 import logging
 import traceback
 
+from edge_agent.moments import told
+
 
 class AgentError(Exception):
     """Base of every error that edge-agent raises on purpose."""
@@ -182,4 +184,5 @@ def report(log: logging.Logger, error: BaseException, what: str) -> None:
     """
     said = f": {error.message}" if isinstance(error, AgentError) else ""
     lines = "".join(traceback.format_tb(error.__traceback__))
-    log.error("%s: %s%s\n%s", what, type(error).__name__, said, lines.rstrip())
+    name = type(error).__name__
+    log.error("%s: %s%s\n%s", what, name, said, lines.rstrip(), extra=told("unexpected_error", error=name))

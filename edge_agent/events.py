@@ -72,15 +72,17 @@ class Subscription:
         self._dropped = 0
         self._closed = False
 
-    def offer(self, event: Event) -> None:
-        """Add an event, if it is for this reader; drop the oldest when the buffer is full."""
+    def offer(self, event: Event) -> bool:
+        """Add an event, if it is for this reader. False when the buffer was full: the oldest was dropped for it."""
         if not self._wants(event):
-            return
-        if len(self._buffer) >= READER_BUFFER:
+            return True
+        full = len(self._buffer) >= READER_BUFFER
+        if full:
             self._buffer.popleft()
             self._dropped += 1
         self._buffer.append(event)
         self._wake.set()
+        return not full
 
     def _wants(self, event: Event) -> bool:
         if self.verification_id is not None and event.verification_id != self.verification_id:
@@ -160,6 +162,13 @@ class EventBus:
         self._kept: deque[Event] = deque(maxlen=KEPT)
         self._readers: set[Subscription] = set()
         self._closed = asyncio.Event()
+        self.dropped = 0
+        """Events that readers were too slow for, in all."""
+
+    @property
+    def readers(self) -> int:
+        """How many there are now."""
+        return len(self._readers)
 
     @property
     def last_seq(self) -> int:
@@ -178,7 +187,7 @@ class EventBus:
         event = Event(self.life, self._seq, at, kind, verification_id, data, approved_until_s)
         self._kept.append(event)
         for reader in self._readers:
-            reader.offer(event)
+            self.dropped += not reader.offer(event)
         return event
 
     def retract(self, verification_id: str) -> None:

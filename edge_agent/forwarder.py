@@ -23,6 +23,7 @@ from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.cypherface.upload import UploadTarget
 from edge_agent.cypherface.wire import new_image_name
 from edge_agent.errors import AgentError, CypherFaceError, SequenceConflict, StorageError, Transient, report
+from edge_agent.moments import told
 from edge_agent.offline.provisional import Provisional
 from edge_agent.outbox.records import Environment, Leased, LeaseLost, StateConflict, Verdict, VerificationRecord
 from edge_agent.outbox.store import Store
@@ -44,6 +45,10 @@ BLOCKED_S = 0.5
 """Captures whose user is leased, quarantined or before the camera are looked at this often: no event tells the end."""
 
 Failure = Literal["transient", "conflict", "other"]
+
+Outcome = Literal["verdict", "retried", "parked", "stopped", "discarded", "interrupted", "storage", "failed"]
+"""Of an attempt. discarded: its lease was lost; storage, failed: an error of the outbox, or one that nobody foresaw."""
+OUTCOMES: dict[type[Decision], Outcome] = {Retry: "retried", Park: "parked", Stop: "stopped"}
 
 
 @dataclass(slots=True)
@@ -81,17 +86,22 @@ class Forwarder:
         deny_offline: bool = False,
         provisional: Provisional | None = None,
         on_network: Callable[[ForwarderStatus], None] = lambda _: None,
+        on_attempt: Callable[[str, str], None] = lambda _outcome, _code: None,
         beat: Callable[[], None] = lambda: None,
         rng: random.Random | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``clock``: monotonic seconds, for the pauses of forwarding as a whole. ``beat``: called at each turn."""
+        """``clock``: monotonic seconds, for the pauses of forwarding as a whole. ``beat``: called at each turn.
+
+        ``on_attempt``: told how each attempt ended (an ``Outcome``), and the code of its error or "".
+        """
         self._keeper = keeper
         self._client = client
         self._settings = settings
         self._deny_offline = deny_offline
         self._provisional = provisional
         self._on_network = on_network
+        self._attempted: Callable[[Outcome, str], None] = on_attempt
         self._beat = beat
         self._rng = rng or random.SystemRandom()
         self._environment = Environment(settings.base_url, settings.merchant_id)
@@ -260,8 +270,10 @@ class Forwarder:
         try:
             await self._try(attempt)
         except LeaseLost as exc:
+            self._attempted("discarded", exc.code)
             log.warning("the result of %s is thrown away: %s", leased.record.id, exc.message)
         except asyncio.CancelledError:
+            self._attempted("interrupted", "")
             await self._give_back(attempt, "interrupted", "the agent stopped")
             raise
         except StorageError as exc:
@@ -269,10 +281,12 @@ class Forwarder:
         except Exception as exc:
             report(log, exc, f"cannot forward {leased.record.id}")
             code = exc.code if isinstance(exc, AgentError) else AgentError.code
+            self._attempted("failed", code)
             await self._give_back(attempt, code, type(exc).__name__, delay_s=IDLE_S)
 
     async def _settle_storage(self, attempt: _Attempt, error: StorageError) -> None:
         """A picture that does not authenticate is set aside at once: it will not mend by itself."""
+        self._attempted("parked" if error.code == "tampered" else "storage", error.code)
         log.error("cannot forward %s: %s", attempt.leased.record.id, error.message, extra={"code": error.code})
         if error.code == "tampered":
             await self._park(attempt, error.code, error.message, None)
@@ -287,6 +301,7 @@ class Forwarder:
             await self._settle(attempt, exc)
         else:
             settled = await self._keeper.run(Store.commit_verdict, record.id, lease, verdict)
+            self._attempted("verdict", "")
             self._availability.succeeded()
             if self._provisional is not None and attempt.picture is not None:
                 await self._provisional.settled(record, settled, attempt.picture)
@@ -326,12 +341,14 @@ class Forwarder:
         """Turn an error into what happens to the capture and to forwarding as a whole."""
         leased = attempt.leased
         self.status.last_error = f"{error.code}: {error.message}"
-        log.warning("cannot forward %s: %s", leased.record.id, error.message, extra={"code": error.code})
+        moment = told("forward_failed", verification=leased.record.id, code=error.code, status=error.status)
+        log.warning("cannot forward %s: %s", leased.record.id, error.message, extra=moment)
         cut_off = unreachable(error, uploaded=attempt.uploaded)
         await self._answer_provisionally(attempt, error)
         decision = self._decide(leased, error)
         if isinstance(decision, Park) and await self._is_our_fault(leased, decision.code):
             decision = Stop(decision.code)
+        self._attempted(OUTCOMES[type(decision)], error.code)
         if isinstance(decision, Stop):
             self._stop(decision.code)
         if isinstance(decision, Park):
@@ -426,11 +443,15 @@ class Forwarder:
     def _stop(self, code: str) -> None:
         """Stop forwarding: everything stays queued, one capture is tried every 15 minutes."""
         if self._availability.stop(code):
-            log.error("forwarding stopped: %s; every capture stays queued", code, extra={"code": code})
+            moment = told("forwarding_stopped", code=code)
+            log.error("forwarding stopped: %s; every capture stays queued", code, extra=moment)
 
     def _network_changed(self, before: Network, now: Network) -> None:
         if self._retired:
             return
+        level = logging.WARNING if now == "offline" else logging.INFO
+        moment = told("network_changed", state=now, code=self.status.stopped_code)
+        log.log(level, "CypherFace: %s (was %s)", now, before, extra=moment)
         self._on_network(self.status)
         if now == "online" and before in {"offline", "stopped"}:
             self._spawn_retry_now()

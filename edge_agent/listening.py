@@ -97,8 +97,11 @@ def share(path: Path, group: str | None) -> None:
         ) from exc
 
 
-def bind_tcp(address: str) -> socket.socket:
-    """A listening socket at a loopback ``address`` such as ``127.0.0.1:8470``. Raises EnvironmentFault tcp_unavailable."""
+def bind_tcp(address: str, key: str = "api.tcp") -> socket.socket:
+    """A listening socket at a loopback ``address`` such as ``127.0.0.1:8470``. Raises EnvironmentFault tcp_unavailable.
+
+    ``key``: of the configuration, where the address is from.
+    """
     parts = urlsplit(f"//{address}")
     host = ip_address(parts.hostname or "")
     sock = socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
@@ -111,7 +114,7 @@ def bind_tcp(address: str) -> socket.socket:
         raise EnvironmentFault(
             f"cannot listen on {address}: {exc.strerror or exc}",
             code="tcp_unavailable",
-            hint="check api.tcp: another program may have the port",
+            hint=f"check {key}: another program may have the port",
         ) from exc
     sock.setblocking(False)
     return sock

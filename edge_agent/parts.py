@@ -14,6 +14,7 @@ from edge_agent.config import Config, ModelsSection
 from edge_agent.enrolment import Enrolment
 from edge_agent.errors import AgentError
 from edge_agent.forwarder import Forwarder
+from edge_agent.moments import told
 from edge_agent.reload import Part
 from edge_agent.screening import Vision
 from edge_agent.services import Service, Services
@@ -146,6 +147,7 @@ class Parts:
             await bring_up()
         except AgentError as exc:
             self.faults[part] = exc
-            log.error("degraded: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400 - the message says it
+            moment = told("part_missing", part=part, code=exc.code)
+            log.error("degraded: %s", exc.message, extra=moment)  # noqa: TRY400 - the message says it
         else:
             self.faults.pop(part, None)

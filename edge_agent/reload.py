@@ -57,6 +57,7 @@ RULES: dict[str, Part] = {
     "outbox.key": Part.RESTART,
     "outbox.previous_key": Part.RESTART,
     "offline": Part.SERVICE,
+    "retention": Part.LIMITS,
     "log": Part.LOG,
 }
 """By key or section; the longest that fits counts."""

@@ -64,6 +64,7 @@ class Screener:
             quality_score=quality_score(measurement.quality, self._limits) if measurement.quality else 0.0,
             track_id=track_id,
             timings_ms={
+                **measurement.timings_ms,
                 "measure": (measured - began) * 1000.0,
                 "liveness": (done - measured) * 1000.0,
                 "total": (done - began) * 1000.0,

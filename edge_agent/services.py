@@ -35,14 +35,18 @@ class Services:
         keeper: Storekeeper,
         *,
         on_network: Callable[[ForwarderStatus], None],
+        on_attempt: Callable[[str, str], None],
         expect: Callable[[], Callable[[], None]],
         loop: Callable[[str, Callable[[], Awaitable[None]]], None],
         client_factory: Callable[[CypherFaceSection], CypherFaceClient] = CypherFaceClient,
         provisional: Provisional | None = None,
     ) -> None:
-        """``expect`` is called when there is a forwarder to beat; ``loop`` runs a body, again after an error."""
+        """``expect`` is called when there is a forwarder to beat; ``loop`` runs a body, again after an error.
+
+        ``on_network``, ``on_attempt``: see Forwarder.
+        """
         self._keeper = keeper
-        self._on_network = on_network
+        self._on_network, self._on_attempt = on_network, on_attempt
         self._expect = expect
         self._beat: Callable[[], None] | None = None
         self._loop = loop
@@ -62,6 +66,7 @@ class Services:
             deny_offline=config.offline.policy == "deny",
             provisional=self._provisional,
             on_network=self._on_network,
+            on_attempt=self._on_attempt,
             beat=self._pulse,
         )
         return Service(client, forwarder)

@@ -19,6 +19,7 @@ from edge_agent.agent import Agent
 from edge_agent.config import Config, LogSection, parse
 from edge_agent.current import Current, Reload
 from edge_agent.errors import AgentError, InputError, SessionRefused, report
+from edge_agent.moments import told
 from edge_agent.outbox.clock import instant
 from edge_agent.reload import Plan, plan
 from edge_agent.trial import CONFIRM_GRACE_S, Health, Phase, Source, Trial, digest, save, worse
@@ -330,7 +331,10 @@ class Settings:
             self._trial = trial
             log.error("the end of the trial is not written down: %s", exc.message, extra={"code": exc.code})  # noqa: TRY400
         (log.info if phase is Phase.KEPT else log.error)(
-            "configuration %s%s", phase.value, f": {reason}" if reason else ""
+            "configuration %s%s",
+            phase.value,
+            f": {reason}" if reason else "",
+            extra=told("trial_ended", phase=phase.value),
         )
         self._announce(phase.value)
         self._changed.set()

@@ -16,6 +16,7 @@ from collections.abc import Callable
 from typing import Concatenate, ParamSpec, Protocol, TypeVar
 
 from edge_agent.errors import AgentError, EnvironmentFault, StorageError
+from edge_agent.moments import told
 from edge_agent.outbox.records import SalvageReport
 from edge_agent.outbox.store import Store
 from edge_agent.workers import Worker
@@ -146,7 +147,7 @@ class Storekeeper:
     def _settle(self, fault: AgentError | None) -> None:
         before, self._fault = self._fault, fault
         if fault is not None and (before is None or before.code != fault.code):
-            log.error("the outbox cannot be used: %s", fault.message, extra={"code": fault.code})
+            log.error("the outbox cannot be used: %s", fault.message, extra=told("storage_missing", code=fault.code))
         if (before is None) != (fault is None) or (before and fault and before.code != fault.code):
             self._on_change(fault)
 
@@ -155,7 +156,8 @@ class Storekeeper:
             await self.run(Store.tick)
             if self._clock() >= self._next_head_s:
                 self._next_head_s = self._clock() + HEAD_S
-                log.info("audit head %s", await self.run(Store.audit_head))
+                head = str(await self.run(Store.audit_head))
+                log.info("audit head %s", head, extra=told("audit_head", head=head))
         except StorageError as exc:
             log.warning("cannot tidy the outbox up: %s", exc.message, extra={"code": exc.code})
 
@@ -193,6 +195,7 @@ class Storekeeper:
             len(report.captures_lost),
             lost or "none",
             report.aside,
+            extra=told("storage_salvaged", kept=report.captures_kept, lost=len(report.captures_lost)),
         )
 
     def _opened(self, *, adopt: bool) -> Store:
@@ -204,11 +207,13 @@ class Storekeeper:
         except BaseException:
             store.close()
             raise
+        interrupted, resumed, head = len(recovery.interrupted), len(recovery.resumed), str(store.audit_head())
         log.info(
             "outbox opened: %d interrupted, %d go on as pending; audit head %s",
-            len(recovery.interrupted),
-            len(recovery.resumed),
-            store.audit_head(),
+            interrupted,
+            resumed,
+            head,
+            extra=told("storage_opened", interrupted=interrupted, resumed=resumed, audit_head=head),
         )
         return store
 

@@ -10,6 +10,7 @@ import socket
 from collections.abc import Callable, Mapping
 
 from edge_agent.health import Heartbeats
+from edge_agent.moments import told
 
 log = logging.getLogger(__name__)
 
@@ -55,7 +56,8 @@ class Supervisor:
             late = heartbeats.late()
             self.status(f"hung: {', '.join(late)}" if late else describe())
             if late:
-                log.error("the watchdog is not fed: %s", ", ".join(f"{k} for {v:.0f} s" for k, v in late.items()))
+                said = ", ".join(f"{k} for {v:.0f} s" for k, v in late.items())
+                log.error("the watchdog is not fed: %s", said, extra=told("watchdog_not_fed", loops=list(late)))
             else:
                 self.alive()
             await asyncio.sleep(pause_s)

@@ -224,6 +224,8 @@ class Measurement:
     """Of the largest face; None when there is none."""
     digest: bytes
     """Equal for equal pictures: notices a camera that repeats its last frame."""
+    timings_ms: Mapping[str, float] = field(default_factory=dict)
+    """What ``detect`` and ``quality`` took."""
 
     @property
     def face(self) -> Face | None:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
@@ -27,6 +26,7 @@ from edge_agent.outbox.store import Store
 from edge_agent.parts import Parts
 from edge_agent.screening import Vision
 from edge_agent.storekeeper import Storekeeper
+from edge_agent.tally import Tally
 from edge_agent.tasks import Tasks
 from edge_agent.types import Assessment, GateCode
 from edge_agent.workers import Worker
@@ -70,6 +70,7 @@ class Verifications:
         rooms: Rooms,
         tasks: Tasks,
         announcer: Announcer,
+        tally: Tally,
         clock: Clock,
         before_filming: Callable[[NewVerification], None],
     ) -> None:
@@ -80,6 +81,7 @@ class Verifications:
         self._rooms = rooms
         self._tasks = tasks
         self._announcer = announcer
+        self._tally = tally
         self._clock = clock
         self._before_filming = before_filming
         self._began_s = clock.monotonic_s()
@@ -90,8 +92,6 @@ class Verifications:
         """None begins any more."""
         self._ending = False
         self._handing_over = 0
-        self.frames: Counter[str] = Counter()
-        """Screened ones: accepted, refused."""
         self.first_frame_after_s: float | None = None
         """Seconds from the start to the first screened frame, once there was one."""
 
@@ -213,7 +213,7 @@ class Verifications:
         """One more screened frame."""
         if self.first_frame_after_s is None:
             self.first_frame_after_s = self._clock.monotonic_s() - self._began_s
-        self.frames["accepted" if assessment.accepted else "refused"] += 1
+        self._tally.frame(assessment)
 
     # -- conclude -------------------------------------------------------------------------------------------------
 

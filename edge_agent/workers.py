@@ -7,10 +7,15 @@ when its caller is cancelled (an acknowledged commit must not be lost to a clien
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import ParamSpec, TypeVar
+
+from edge_agent.errors import AgentError, report
+
+log = logging.getLogger(__name__)
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -41,7 +46,12 @@ class Worker:
             finally:
                 self._began_s = None
 
-        return await asyncio.shield(loop.run_in_executor(self._executor, timed))
+        future = loop.run_in_executor(self._executor, timed)
+        try:
+            return await asyncio.shield(future)
+        except asyncio.CancelledError:
+            future.add_done_callback(_note_failure)
+            raise
 
     def close(self, *, abandon: bool = False) -> None:
         """Finish what was handed over, then end the thread. ``abandon``: leave a call that hangs, and what waits for it.
@@ -49,3 +59,12 @@ class Worker:
         An abandoned thread keeps the interpreter from ending in order: see os._exit.
         """
         self._executor.shutdown(wait=not abandon, cancel_futures=abandon)
+
+
+def _note_failure(future: asyncio.Future[T]) -> None:
+    """Nobody waits for it any more: for one that was cancelled, its capture may have come too late, for example."""
+    error = None if future.cancelled() else future.exception()
+    if isinstance(error, AgentError):
+        log.info("a call whose caller had left failed: %s", error.message, extra={"code": error.code})
+    elif error is not None:
+        report(log, error, "a call whose caller had left failed")

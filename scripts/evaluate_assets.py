@@ -198,15 +198,43 @@ def _wrong_text(wrong: dict[str, Any]) -> str:
     return f"    {Path(wrong['file']).name}: expected {expected}; got {got}\n        {values}"
 
 
+def lay_out(assets: Path, folder: Path) -> None:
+    """Links to the pictures in the folders that ``edge-agent evaluate`` takes: ``people/`` and ``presentations/``.
+
+    People are those whom the manifest names, without pictures made from another one: a smaller or blurred copy of a
+    portrait is no second capture. Presentations are what is labelled bona fide or an attack.
+    """
+    for item in json.loads((assets / "manifest.json").read_text(encoding="utf-8"))["media"]:
+        file, label = assets / item["file"], label_of(item)
+        derived = item["source"].startswith("derived")
+        if item.get("identity") and file.name.startswith(("id_", "single_")):
+            _link(file, folder / "people" / item["identity"])
+        if label.kind is Kind.BONA_FIDE and (item["kind"] == "video" or not derived):
+            _link(file, folder / "presentations/bona_fide")
+        if label.kind is Kind.ATTACK:
+            _link(file, folder / "presentations" / label.species.replace("/", " or ").replace(" ", "_"))
+
+
+def _link(file: Path, folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / file.name).symlink_to(file.resolve())
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("packs", nargs="*", default=["open", "open-lite"], metavar="PACK")
     parser.add_argument("--assets", type=Path, default=ASSETS)
     parser.add_argument("--models-dir", type=Path)
     parser.add_argument("--json", action="store_true", help="one JSON object a pack")
+    parser.add_argument(
+        "--lay-out", type=Path, metavar="DIR", help="only link the files into DIR, for edge-agent evaluate"
+    )
     options = parser.parse_args()
     if not (options.assets / "manifest.json").is_file():
         parser.error(f"cannot find {options.assets}/manifest.json: name the folder with --assets")
+    if options.lay_out:
+        lay_out(options.assets, options.lay_out)
+        return
     for pack in options.packs:
         report = summary(pack, evaluate(pack, options.assets, options.models_dir))
         print(json.dumps(report) if options.json else _text(report), flush=True)

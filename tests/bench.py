@@ -90,6 +90,8 @@ class Bench:
         self.settings = section(folder, sandbox, **settings)
         self.environment = Environment(self.settings.base_url, self.settings.merchant_id)
         self.networks: list[str] = []
+        self.attempts: list[tuple[str, str]] = []
+        """How each ended: outcome and the code of its error."""
         self.changes: list[tuple[str, State]] = []
         self.looks = 0
         """How often the queue was asked for work."""
@@ -108,6 +110,7 @@ class Bench:
             self.settings,
             deny_offline=self._deny_offline,
             on_network=self._note_network,
+            on_attempt=lambda outcome, code: self.attempts.append((outcome, code)),
             rng=random.Random(1),
             clock=self.clock.monotonic_s,
         )

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,31 @@ def test_a_no_has_the_same_code_either_way(way: Way, call: Any, code: str) -> No
     with pytest.raises(AgentError) as refused:
         call(way.access, way.stock)
     assert (code_of(refused.value), exit_code_of(refused.value)) == (code, 1)
+
+
+def test_what_is_held_is_told_either_way(way: Way) -> None:
+    body = way.access.privacy()
+    told = {held.purpose: (held.items, held.users, held.with_consent) for held in body.purposes}
+    assert (told["capture"], told["verdict"], told["lockout"]) == ((3, 3, 0), (1, 1, 0), (0, 0, None))
+    assert told["idempotency"] == (4, None, None)
+    assert body.terminal_id == way.config.terminal_id
+    for held in body.purposes:
+        assert held.since is None or held.until is None or held.kept_s is not None
+        assert held.until is None or held.kept_s is None or held.until > body.at
+    shown = body.model_dump_json()
+    assert not any(name in shown for name in ("alice", "bob", "carol", "erin", "order-4711"))
+
+
+def test_a_user_is_destroyed_either_way(way: Way) -> None:
+    done = way.access.delete_user("bob")
+    assert (done.verifications, done.captures, done.filming_ended, done.traces_left) == (1, 1, False, False)
+    assert way.state(way.stock.waiting) is State.DELETED
+    assert way.access.audit_verify().ok
+    again = way.access.delete_user("bob")
+    assert (again.verifications, again.captures) == (0, 0)
+    with closing(sqlite3.connect(way.folder / "state/outbox.db")) as connection:
+        found = connection.execute("SELECT detail FROM audit WHERE event = 'user_destroyed' ORDER BY seq").fetchall()
+    assert found == [(f'{{"actor": "{way.actor}"}}',)] * 2
 
 
 @pytest.mark.parametrize("name", WAYS)

@@ -123,6 +123,7 @@ def test_a_slow_reader_loses_the_oldest_and_is_told_how_many() -> None:
             assert [event.seq for event in events[READER_BUFFER + 6 :]] == [
                 READER_BUFFER + 15 + n for n in range(1, READER_BUFFER + 1)
             ]
+            assert (bus.dropped, bus.readers) == (10, 1)
         with bus.subscribe(after=lost.id) as reader:
             assert (await drain(reader))[0].seq == READER_BUFFER + 16
 

@@ -153,6 +153,7 @@ def test_a_stop_during_an_upload_begins_the_quarantine(tmp_path: Path, sandbox: 
         await bench.stop()
         record = await bench.get(first)
         assert (record.state, record.lease, record.error_code) == (State.PENDING, None, "interrupted")
+        assert bench.attempts == [("interrupted", "")]
         second = await bench.captured("alice")
         assert await bench.keeper.run(Store.lease_one, second.id, lease_s=60.0) is None
 
@@ -182,6 +183,7 @@ def test_a_service_that_is_still_processing_is_asked_again(tmp_path: Path, sandb
         await bench.quiet()
         waiting = await bench.get(record)
         assert (waiting.state, waiting.error_code, waiting.conflicts) == (State.PENDING, "out_of_order", 1)
+        assert bench.attempts == [("retried", "out_of_order")]
         sandbox.vary(processing_lag_s=0.0)
         sandbox.advance(5.0)
         bench.advance(5.0)
@@ -201,6 +203,7 @@ def test_a_verdict_for_somebody_erased_meanwhile_is_thrown_away(tmp_path: Path, 
         await bench.keeper.run(Store.delete_user, "alice")
         await bench.quiet()
         assert await bench.state(record) is State.DELETED
+        await bench.until(lambda: bench.attempts == [("discarded", "lease_lost")])
 
     play(tmp_path, sandbox, scenario)
 
@@ -419,6 +422,7 @@ def test_an_unexpected_error_in_a_sequence_gives_the_capture_back(
         assert (waiting.state, waiting.lease, waiting.error_code) == (State.PENDING, None, "internal_error")
         bench.advance(31.0)
         await bench.reaches(record, State.VERIFIED)
+        await bench.until(lambda: bench.attempts == [("failed", "internal_error"), ("verdict", "")])
 
     play(tmp_path, sandbox, scenario)
 
@@ -505,6 +509,7 @@ def test_a_picture_that_was_tampered_with_is_set_aside_and_never_sent(tmp_path: 
         bench.start()
         parked = await bench.reaches(record, State.FAILED)
         assert (parked.error_code, parked.parked) == ("tampered", True)
+        assert bench.attempts == [("parked", "tampered")]
         later = await bench.pending("alice")
         bench.forwarder.wake()
         await bench.reaches(later, State.VERIFIED)
@@ -523,6 +528,7 @@ def test_one_unknown_user_parks_only_that_capture(tmp_path: Path, sandbox: Sandb
         await bench.reaches(known, State.VERIFIED)
         parked = await bench.reaches(stranger, State.FAILED)
         assert (parked.error_code, parked.parked, parked.error_status) == ("unknown_user", True, 404)
+        await bench.until(lambda: sorted(bench.attempts) == [("parked", "unknown_user"), ("verdict", "")])
         assert bench.forwarder.status.network == "online"
         assert await bench.keeper.run(Store.payload, stranger.id) == fakes.picture(stranger.id)
 
@@ -551,6 +557,7 @@ def test_the_same_error_for_three_users_stops_forwarding_and_keeps_everything(
         records = await stop_by_unknown_users(bench)
         assert await bench.states(*records) == [State.PENDING] * 4
         assert bench.forwarder.status.stopped_code == "unknown_user"
+        assert [outcome for outcome, _ in bench.attempts] == ["parked", "parked", "parked", "stopped"]
         for user in ("x1", "x2", "x3"):
             sandbox.enrol(user, b"source")
         before = bench.steps()

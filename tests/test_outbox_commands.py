@@ -22,7 +22,7 @@ from typing import Any
 import pytest
 from pydantic import BaseModel
 
-from edge_agent.api import wire_outbox
+from edge_agent.api import wire, wire_outbox
 from edge_agent.cli import main
 from edge_agent.cli.tables import age, local, size
 from edge_agent.outbox import Store
@@ -451,6 +451,9 @@ BODIES: dict[str, type[BaseModel]] = {
     "`audit verify`": wire_outbox.AuditCheck,
     "`key rotate`": wire_outbox.RotationBody,
     "`adopt`": wire_outbox.AdoptionBody,
+    "`privacy report`": wire_outbox.PrivacyBody,
+    "a purpose": wire_outbox.PurposeBody,
+    "`privacy delete`": wire.UserDestroyedBody,
     "an item": wire_outbox.OutboxItem,
     "`queue`": wire_outbox.QueueBody,
     "`error`": wire_outbox.AttemptErrorBody,

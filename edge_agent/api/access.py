@@ -17,6 +17,7 @@ from typing import Final
 from edge_agent.api.peer import Credentials, Peer, Role
 from edge_agent.config import GROUP_OF_THE_INSTALLATION, UNMAPPED_ID, ApiSection, SecretRef
 from edge_agent.errors import AgentError, ConfigurationError
+from edge_agent.moments import told
 from edge_agent.types import JsonObject
 
 log = logging.getLogger(__name__)
@@ -92,7 +93,9 @@ class Access:
         now_s = self._clock()
         if now_s - self._logged_s.get(code, -REFUSAL_LOG_S) >= REFUSAL_LOG_S:
             self._logged_s[code] = now_s
-            log.warning("refused: %s (%d times since the start)", detail, self.refused[code], extra={"code": code})
+            times = self.refused[code]
+            moment = told("access_refused", code=code, times=times)
+            log.warning("refused: %s (%d times since the start)", detail, times, extra=moment)
 
     def describe(self) -> JsonObject:
         """For the status: what was refused since the start, by code."""

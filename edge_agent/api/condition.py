@@ -99,7 +99,7 @@ def _network(agent: Agent) -> NetworkBody:
 
 async def _outbox(agent: Agent) -> tuple[QueueStatusBody | UnavailableBody, StorageBody | UnavailableBody]:
     try:
-        queue, storage = await agent.queue(), await agent.storage()
+        queue, storage = await agent.outbox()
     except AgentError as exc:
         return UnavailableBody(error=exc.code), UnavailableBody(error=exc.code)
     return QueueStatusBody.model_validate(queue), StorageBody.model_validate(storage)

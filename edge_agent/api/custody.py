@@ -5,9 +5,11 @@ Each function takes the store first, so it runs in the store's thread of a daemo
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+from datetime import datetime
 from typing import TYPE_CHECKING
 
-from edge_agent.api.wire import ErrorBody
+from edge_agent.api.wire import ErrorBody, UserDestroyedBody
 from edge_agent.api.wire_outbox import (
     AttemptErrorBody,
     AuditCheck,
@@ -18,8 +20,10 @@ from edge_agent.api.wire_outbox import (
     OutboxEntry,
     OutboxItem,
     OutboxList,
+    PrivacyBody,
     ProblemBody,
     PurgeBody,
+    PurposeBody,
     QueueBody,
     RetryBody,
     RotationBody,
@@ -28,6 +32,7 @@ from edge_agent.errors import AgentError
 from edge_agent.outbox.core import QUEUED
 from edge_agent.outbox.records import (
     AuditReport,
+    Destruction,
     Environment,
     QueueStats,
     RotationReport,
@@ -38,6 +43,7 @@ from edge_agent.outbox.records import (
 if TYPE_CHECKING:
     from edge_agent.outbox import Store
     from edge_agent.outbox.custody import Description, Purged, WaitingList
+    from edge_agent.outbox.holdings import Holding
     from edge_agent.outbox.structure import StructureReport
 
 AUTHENTICATED = Authenticity()
@@ -168,6 +174,38 @@ def audit_body(report: AuditReport, authenticity: Authenticity) -> AuditCheck:
         first_bad=report.first_bad,
         problem=report.problem,
         gaps=[GapBody(first=gap.first, last=gap.last, at=gap.at) for gap in report.gaps],
+    )
+
+
+def privacy_body(at: datetime, terminal_id: str, found: Iterable[Holding]) -> PrivacyBody:
+    """What is held of persons."""
+    return PrivacyBody(at=at, terminal_id=terminal_id, purposes=[_purpose_body(holding) for holding in found])
+
+
+def _purpose_body(found: Holding) -> PurposeBody:
+    return PurposeBody(
+        purpose=found.purpose.name,
+        what=found.purpose.what,
+        why=found.purpose.why,
+        setting=found.purpose.setting,
+        kept_s=found.kept_s,
+        items=found.items,
+        bytes=found.bytes,
+        users=found.users,
+        with_consent=found.with_consent,
+        since=found.since,
+        until=found.until,
+    )
+
+
+def destroyed_body(done: Destruction, *, filming_ended: bool) -> UserDestroyedBody:
+    """What the destruction of a user destroyed."""
+    return UserDestroyedBody(
+        verifications=done.records,
+        captures=done.captures,
+        filming_ended=filming_ended,
+        audit_seq=done.audit_seq,
+        traces_left=done.traces_left,
     )
 
 

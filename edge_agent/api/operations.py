@@ -147,6 +147,9 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ("DELETE", "/v1/users/{user_id}"): Operation(
         "destroyUser", "users", {200: Answer(wire.UserDestroyedBody, "What was destroyed.")}, STORE | USER
     ),
+    ("GET", "/v1/privacy"): Operation(
+        "privacyReport", "outbox", {200: Answer(wire_outbox.PrivacyBody, "Counts and dates, no content.")}, STORE
+    ),
     ("GET", "/v1/outbox"): Operation(
         "listOutbox",
         "outbox",
@@ -236,5 +239,8 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("GET", "/v1/openapi.json"): Operation(
         "openapi", "condition", {200: Answer(JSON, "OpenAPI 3.1.")}, frozenset()
+    ),
+    ("GET", "/metrics"): Operation(
+        "metrics", "condition", {200: Answer("text/plain", "Text format 0.0.4, UTF-8.", PRIVATE)}, frozenset()
     ),
 }  # fmt: skip

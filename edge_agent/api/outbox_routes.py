@@ -9,10 +9,11 @@ from starlette.responses import Response
 
 from edge_agent.api import custody, keeping
 from edge_agent.api.answers import answer
-from edge_agent.api.wire_outbox import MAX_LISTED, AdoptionBody
+from edge_agent.api.wire_outbox import MAX_LISTED, AdoptionBody, PrivacyBody
 from edge_agent.errors import InputError
 from edge_agent.outbox import Store
-from edge_agent.outbox.records import AuditHead, AuditReport
+from edge_agent.outbox.holdings import Holdings
+from edge_agent.outbox.records import AuditHead, AuditReport, Limits
 from edge_agent.outbox.structure import Structure, StructureReport
 
 if TYPE_CHECKING:
@@ -123,6 +124,18 @@ async def purge_all(call: Call) -> Response:
 async def rotate_key(call: Call) -> Response:
     """Change to the configured key."""
     return answer(custody.rotation_body(await keeping.rotate(call.agent, call.peer.caller)))
+
+
+async def privacy(call: Call) -> Response:
+    """What is held of persons: counts and dates."""
+    return answer(await asyncio.to_thread(_count_holdings, call.agent))
+
+
+def _count_holdings(agent: Agent) -> PrivacyBody:
+    """On a connection of its own, see ``_check_structure``; so it also answers while the store has no key."""
+    with Holdings(agent.config.state_dir, agent.clock) as holdings:
+        found = holdings.holdings(Limits.of(agent.config))
+    return custody.privacy_body(agent.clock.wall(), agent.config.terminal_id, found)
 
 
 async def adopt(call: Call) -> Response:

@@ -43,7 +43,7 @@ class Peer:
     caller: str
     """The identity that owns verifications and scopes idempotency keys: ``uid:1000``, ``token:pos``."""
     roles: frozenset[Role]
-    """What it may do; ``admin`` comes with all others. Never empty."""
+    """What it may do; ``admin`` comes with all others. Empty only for a reader of the metrics' own listener."""
 
     @property
     def is_admin(self) -> bool:

@@ -49,7 +49,7 @@ def _answered_by(code: str, operations: Iterable[Operation]) -> str:
 
 _FINER_HEAD = """
 ## Finer codes
-The log, `edge-agent status` and `/v1/status` tell faults apart that are one problem to a caller; `detail` says which it is.
+The log, `edge-agent doctor` and `/v1/status` tell faults apart that are one problem to a caller; `detail` says which it is.
 
 | finer code | problem |
 |---|---|

@@ -7,6 +7,7 @@ from starlette.responses import Response
 from edge_agent.api import keeping, wire
 from edge_agent.api.answers import answer
 from edge_agent.api.calls import Call, read_body, refuse, seconds, user_id_of, while_connected, whole_number
+from edge_agent.api.custody import destroyed_body
 from edge_agent.outbox import Store
 from edge_agent.outbox.records import VerificationRecord
 
@@ -69,12 +70,4 @@ def _match_body(record: VerificationRecord) -> wire.MatchBody:
 async def delete(call: Call) -> Response:
     """Destroy everything local about a user; limits and lock-outs stay."""
     done, filming_ended = await call.agent.delete_user(user_id_of(call), actor=call.peer.caller)
-    return answer(
-        wire.UserDestroyedBody(
-            verifications=done.records,
-            captures=done.captures,
-            filming_ended=filming_ended,
-            audit_seq=done.audit_seq,
-            traces_left=done.traces_left,
-        )
-    )
+    return answer(destroyed_body(done, filming_ended=filming_ended))

@@ -170,6 +170,37 @@ class RotationBody(BaseModel):
     traces_left: bool
 
 
+class PurposeBody(BaseModel):
+    """What is held for one purpose; counts and dates, no content."""
+
+    purpose: str
+    """``capture``, ``verdict``, ``audit``, ``lockout``, ``idempotency``, ``aside``; others may be added."""
+    what: str
+    why: str
+    setting: str | None
+    """The key of the configuration that bounds it; null where none does."""
+    kept_s: float | None
+    """How long, in running time; null = while the terminal is in service."""
+    items: int
+    bytes: int | None
+    users: int | None
+    """How many users they are of."""
+    with_consent: int | None
+    """How many came with the reference of a consent."""
+    since: datetime | None
+    """Of the oldest item."""
+    until: datetime | None
+    """When the oldest item is destroyed at the latest, if the terminal runs on."""
+
+
+class PrivacyBody(BaseModel):
+    """What the terminal holds of persons."""
+
+    at: datetime
+    terminal_id: str
+    purposes: list[PurposeBody]
+
+
 class AdoptionBody(BaseModel):
     """A moved state directory was accepted."""
 

@@ -20,6 +20,10 @@ DARK_LEVEL = 24
 """A covered lens can give equal black pictures honestly; where no pixel is brighter than this, nothing is concluded."""
 
 
+class CameraFrozen(CameraError):
+    """It goes on delivering one and the same picture (camera_unavailable)."""
+
+
 class Newest:
     """One slot: a newer picture replaces the older one, so nothing ever queues. ``description`` is for errors."""
 
@@ -77,7 +81,7 @@ class ChangeWatch:
         self._repeats = 0
 
     def see(self, image: Image, now_s: float) -> None:
-        """``image``: uint8 (H, W) or (H, W, 3). Raises CameraError camera_unavailable for a frozen camera."""
+        """``image``: uint8 (H, W) or (H, W, 3). Raises CameraFrozen."""
         sample = np.ascontiguousarray(image[::SAMPLE_STEP_PX, ::SAMPLE_STEP_PX])
         digest = blake2b(sample.tobytes(), digest_size=16).digest()
         if digest != self._digest or int(sample.max()) <= DARK_LEVEL:
@@ -85,7 +89,7 @@ class ChangeWatch:
             return
         self._repeats += 1
         if self._repeats >= MIN_REPEATS and now_s - self._since_s >= FROZEN_AFTER_S:
-            raise CameraError(
+            raise CameraFrozen(
                 f"cannot use the pictures of {self._description}: it repeats its last picture",
                 hint="it is opened again; when this comes back, renew its cable and its power",
                 retryable=True,

@@ -23,6 +23,7 @@ from dataclasses import dataclass, replace
 from edge_agent.camera.ladder import Advice, ExitRecord, Ladder, Step
 from edge_agent.camera.port import Camera, not_open
 from edge_agent.errors import CameraError
+from edge_agent.moments import told
 from edge_agent.types import Frame
 
 log = logging.getLogger(__name__)
@@ -135,7 +136,8 @@ class CameraRecovery:
             self._refuse_before(advice)
         if advice.step is not Step.NONE:
             self.steps_taken[advice.step] += 1
-            log.info("camera: %s after %d failures", advice.step.value, self._ladder.failures)
+            moment = told("camera_step", step=advice.step.value, failures=self._ladder.failures)
+            log.info("camera: %s after %d failures", advice.step.value, self._ladder.failures, extra=moment)
         try:
             self._take(advice.step)
         except CameraError as exc:

@@ -9,6 +9,7 @@ the seed and the frame's number: a replay can be repeated.
 from __future__ import annotations
 
 import math
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -33,11 +34,9 @@ class SwayingStill:
     """Frames of one picture on a canvas of ``size`` (width, height), deterministic by ``seed``."""
 
     def __init__(self, picture: Image, size: tuple[int, int], *, seed: int = 0) -> None:
-        rng = np.random.default_rng(seed)
         self._size = size
         self._canvas = on_canvas(picture, size, border_px=_BORDER_PX)
-        self._waves = rng.uniform((_SLOWEST_HZ, 0.0), (_FASTEST_HZ, math.tau), (4, 3, 2))
-        self._noise = _noise(size, rng)
+        self._waves, self._noise = _chance(size, seed)
 
     def frame(self, number: int, time_s: float) -> Image:
         """The picture at ``time_s`` of its presentation; ``number`` picks the noise."""
@@ -96,7 +95,14 @@ def on_canvas(picture: Image, size: tuple[int, int], *, border_px: int = 0) -> I
     return canvas
 
 
-def _noise(size: tuple[int, int], rng: np.random.Generator) -> Image:
+@lru_cache(maxsize=2)
+def _chance(size: tuple[int, int], seed: int) -> tuple[NDArray[np.float64], Image]:
+    """The waves and the noise: kept, because a camera is opened for every session and drawing them takes long."""
+    rng = np.random.default_rng(seed)
+    waves = rng.uniform((_SLOWEST_HZ, 0.0), (_FASTEST_HZ, math.tau), (4, 3, 2))
     shape = (size[1] + _NOISE_SPARE_PX, size[0] + _NOISE_SPARE_PX, 3)
     levels = rng.standard_normal(shape, dtype=np.float32) * NOISE_LEVELS + _NOISE_ZERO
-    return levels.round().clip(0, 2 * _NOISE_ZERO).astype(np.uint8)
+    noise = levels.round().clip(0, 2 * _NOISE_ZERO).astype(np.uint8)
+    for drawn in (waves, noise):
+        drawn.setflags(write=False)
+    return waves, noise

@@ -17,14 +17,19 @@ COMMANDS = {
     "run": ("edge_agent.cli.run", "run"),
     "verify": ("edge_agent.cli.verify", "verify"),
     "status": ("edge_agent.cli.verify", "status"),
+    "doctor": ("edge_agent.cli.doctor", "doctor"),
     "simulate": ("edge_agent.cli.simulate", "simulate"),
     "demo": ("edge_agent.cli.demo", "demo"),
     "config": ("edge_agent.cli.config", "config"),
+    "evaluate": ("edge_agent.cli.evaluate", "evaluate"),
+    "calibrate": ("edge_agent.cli.calibrate", "calibrate"),
     "bench": ("edge_agent.cli.bench", "bench"),
     "outbox": ("edge_agent.cli.outbox", "outbox"),
     "audit": ("edge_agent.cli.proof", "audit"),
     "key": ("edge_agent.cli.proof", "key"),
     "adopt": ("edge_agent.cli.proof", "adopt"),
+    "privacy": ("edge_agent.cli.privacy", "privacy"),
+    "purge": ("edge_agent.cli.purge", "purge"),
 }
 
 

@@ -16,6 +16,7 @@ import click
 
 from edge_agent.api import problems
 from edge_agent.api.custody import unauthenticated
+from edge_agent.api.wire import UserDestroyedBody
 from edge_agent.api.wire_outbox import (
     AdoptionBody,
     AuditCheck,
@@ -23,6 +24,7 @@ from edge_agent.api.wire_outbox import (
     OutboxCheck,
     OutboxEntry,
     OutboxList,
+    PrivacyBody,
     PurgeBody,
     RetryBody,
     RotationBody,
@@ -62,6 +64,8 @@ class OutboxAccess(Protocol):
     def audit_verify(self, expect_head: str | None = None) -> AuditCheck: ...
     def key_rotate(self) -> RotationBody: ...
     def adopt(self) -> AdoptionBody: ...
+    def privacy(self) -> PrivacyBody: ...
+    def delete_user(self, user_id: str) -> UserDestroyedBody: ...
 
 
 class Reach:
@@ -83,7 +87,7 @@ class Reach:
         """The agent where it answers, else the files. Errors leave with their exit code: the same either way."""
         socket = self._socket or self.config.api.socket
         try:
-            if _answers(socket):
+            if answers(socket):
                 with AgentClient(socket) as client:
                     yield client
             else:
@@ -118,7 +122,7 @@ def exit_code_of(error: AgentError) -> int:
     return EnvironmentFault.exit_code if of_the_device or code_of(error) in NO_KEY else error.exit_code
 
 
-def _answers(socket: Path) -> bool:
+def answers(socket: Path) -> bool:
     """Asked with a bare connection first: a dead agent's socket is the usual case."""
     probe = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     probe.settimeout(ANSWER_S)

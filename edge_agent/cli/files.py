@@ -7,12 +7,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from edge_agent.api import custody
+from edge_agent.api.wire import UserDestroyedBody
 from edge_agent.api.wire_outbox import (
     AdoptionBody,
     AuditCheck,
     OutboxCheck,
     OutboxEntry,
     OutboxList,
+    PrivacyBody,
     PurgeBody,
     RetryBody,
     RotationBody,
@@ -22,8 +24,10 @@ from edge_agent.errors import StorageError
 from edge_agent.outbox import Store
 from edge_agent.outbox.clock import Clock, SystemClock
 from edge_agent.outbox.configured import open_outbox
-from edge_agent.outbox.records import AuditHead, Environment
+from edge_agent.outbox.holdings import Holdings
+from edge_agent.outbox.records import AuditHead, Environment, Limits
 from edge_agent.outbox.structure import Structure, require_outbox
+from edge_agent.outbox.sweep import Swept
 
 
 class FilesAccess:
@@ -76,6 +80,20 @@ class FilesAccess:
     def key_rotate(self) -> RotationBody:
         with self._store() as store:
             return custody.rotate(store, actor=self._actor)
+
+    def privacy(self) -> PrivacyBody:
+        with Holdings(self._config.state_dir, self._clock) as holdings:
+            found = holdings.holdings(Limits.of(self._config))
+        return custody.privacy_body(self._clock.wall(), self._config.terminal_id, found)
+
+    def delete_user(self, user_id: str) -> UserDestroyedBody:
+        with self._store() as store:
+            return custody.destroyed_body(store.delete_user(user_id, actor=self._actor), filming_ended=False)
+
+    def sweep(self) -> Swept:
+        """Keep the retention periods; the agent does that by itself while it runs."""
+        with self._store() as store:
+            return store.sweep()
 
     def adopt(self) -> AdoptionBody:
         if not self._is_moved():

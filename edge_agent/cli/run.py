@@ -6,6 +6,7 @@ import asyncio
 import gc
 import logging
 import os
+import sys
 from pathlib import Path
 
 import click
@@ -14,6 +15,10 @@ from edge_agent.cli.options import config_option
 from edge_agent.config import Config
 from edge_agent.errors import AgentError
 from edge_agent.trial import Source, begin
+
+SWITCH_S = 0.0005
+"""A thread that computes lets the next one in after so long. The interpreter's own 5 ms would make the event loop wait
+that long for camera, inference and store each time it has sent something."""
 
 
 @click.command()
@@ -42,10 +47,12 @@ def _serve(config: Config, source: Source) -> int:
     # Models load outside the interpreter's lock: they are nearly there when the rest has been imported.
     vision_factory = open_ahead(config.models)
     gc.disable()  # importing makes no garbage, and looking for it takes a twentieth of the start
-    from edge_agent.daemon import serve, setup_logging
+    from edge_agent.daemon import serve
+    from edge_agent.journal import setup_logging
 
     gc.enable()
     setup_logging(config.log)
     if source.trial is not None and source.trial.open:
         logging.getLogger(__name__).warning("this configuration is on trial: without a confirmation it is forgotten")
+    sys.setswitchinterval(SWITCH_S)
     return asyncio.run(serve(config, source, vision_factory))

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import json
-import shlex
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
+from edge_agent.cli.opening import open_models
 from edge_agent.cli.options import load_config, models_dir_option
-from edge_agent.config import Config, GateSection, ModelsSection, SessionSection
+from edge_agent.config import Config, GateSection, SessionSection
 from edge_agent.errors import CameraError, EnvironmentFault, InputError, ModelError
 from edge_agent.types import Assessment, JsonObject
 
@@ -45,32 +45,13 @@ def screen(
     """
     config = load_config(config_path) if config_path else None
     annotations = _Annotations(annotate) if annotate else None
-    pipeline = _open_pipeline(pack, models_dir, config, threads)
+    pipeline = open_models(pack, models_dir, config, threads)
     screening = _Screening(pipeline, config, annotations)
     for path in files:
         _print(screening.file(path), as_json=as_json)
     if not as_json and len(files) > 1:
         click.echo(f"{screening.accepted} of {len(files)} accepted", err=True)
     sys.exit(screening.exit_code(len(files)))
-
-
-def _open_pipeline(pack: str | None, models_dir: Path | None, config: Config | None, threads: int) -> Pipeline:
-    """The loaded models. Raises ModelError whose hint is the command that mends it for these very options."""
-    from edge_agent.packs.folder import default_models_dir
-    from edge_agent.packs.manifest import load_pack
-    from edge_agent.vision.opening import open_pipeline
-
-    settings = config.models if config else ModelsSection()
-    name = pack or settings.pack
-    folder = models_dir or (settings.dir if config else default_models_dir())
-    try:
-        return open_pipeline(load_pack(name), folder, providers=settings.providers, threads=threads or settings.threads)
-    except ModelError as exc:
-        if exc.code == "pack_unknown":
-            exc.hint = f"edge-agent models list, then --pack with {exc.hint}"
-        elif exc.code in {"models_missing", "model_tampered"}:
-            exc.hint = f"edge-agent models fetch {shlex.quote(name)} --dir {shlex.quote(str(folder))}"
-        raise
 
 
 class _Screening:

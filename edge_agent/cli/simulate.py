@@ -64,7 +64,7 @@ def simulate(
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))  # until the loop takes it: the folder is removed
     chosen = outcomes.parse(default)
     gc.disable()  # importing makes no garbage, and looking for it takes a twentieth of the start
-    from edge_agent.daemon import setup_logging
+    from edge_agent.journal import setup_logging
     from edge_agent.simulator import run
 
     gc.enable()

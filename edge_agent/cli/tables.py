@@ -7,7 +7,16 @@ from datetime import datetime
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from edge_agent.api.wire_outbox import AuditCheck, Authenticity, OutboxCheck, OutboxEntry, OutboxItem, OutboxList
+    from edge_agent.api.wire_outbox import (
+        AuditCheck,
+        Authenticity,
+        OutboxCheck,
+        OutboxEntry,
+        OutboxItem,
+        OutboxList,
+        PrivacyBody,
+        PurposeBody,
+    )
     from edge_agent.api.wire_status import CameraBody, NetworkBody, QueueStatusBody, StatusBody, UnavailableBody
 
 WIDTH = 80
@@ -171,3 +180,21 @@ def _network(network: NetworkBody) -> str:
     last = f"; last success {local(network.last_success_at)}" if network.last_success_at else ""
     why = network.stopped_code or network.last_error
     return f"{network.state}{': ' + why if why and network.state != 'online' else ''}{last}"
+
+
+def privacy_lines(body: PrivacyBody) -> Iterator[str]:
+    """``privacy report``."""
+    yield f"{body.terminal_id}, {local(body.at)}"
+    head = ("PURPOSE", "ITEMS", "USERS", "CONSENT", "SINCE", "KEPT", "GONE BY")
+    yield from table(head, [_purpose_row(purpose) for purpose in body.purposes])
+    yield ""
+    for purpose in body.purposes:
+        yield f"{purpose.purpose}: {purpose.what}"
+        yield f"  {purpose.why}{f' ({purpose.setting})' if purpose.setting else ''}"
+
+
+def _purpose_row(purpose: PurposeBody) -> tuple[str, ...]:
+    kept = "in service" if purpose.kept_s is None else age(purpose.kept_s)
+    dates = [moment.astimezone().strftime("%Y-%m-%d") if moment else "-" for moment in (purpose.since, purpose.until)]
+    counts = ["-" if number is None else str(number) for number in (purpose.users, purpose.with_consent)]
+    return purpose.purpose, str(purpose.items), *counts, dates[0], kept, dates[1]

@@ -153,7 +153,7 @@ def _http_client(settings: CypherFaceSection, transport: httpx.AsyncBaseTranspor
     _settle_missing("sniffio")
     return httpx.AsyncClient(
         transport=transport,
-        verify=_tls(settings) if transport is None else True,  # slow to make, and a given transport ignores it
+        verify=tls_context(settings) if transport is None else True,  # slow to make, and a given transport ignores it
         trust_env=False,  # a proxy, a CA or a .netrc from the environment would be an unreviewed way out
         follow_redirects=False,
         cookies=CookieJar(policy=DefaultCookiePolicy(allowed_domains=[])),  # none is kept
@@ -176,7 +176,8 @@ def _settle_missing(module: str) -> None:
         sys.modules[module] = None  # type: ignore[assignment]  # documented: the import then raises ModuleNotFoundError
 
 
-def _tls(settings: CypherFaceSection) -> ssl.SSLContext:
+def tls_context(settings: CypherFaceSection) -> ssl.SSLContext:
+    """Whom to trust. Raises ConfigurationError when ``ca_bundle`` cannot be read."""
     if settings.ca_bundle is None:
         return httpx.create_ssl_context(trust_env=False)
     try:

@@ -45,6 +45,7 @@ class Step(StrEnum):
     TARGET_URL = "get an upload URL for the image"
     PUT = "upload the image"
     MATCH = "match the image"
+    LOOK = "reach CypherFace"
 
 
 @dataclass(frozen=True, slots=True)

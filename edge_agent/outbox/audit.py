@@ -41,6 +41,8 @@ _as_json = json.JSONEncoder(sort_keys=True, default=str).encode
 
 SALVAGE = "salvage"
 """The reason of an anchor that bridges a gap; any other anchor is where the chain begins."""
+PRUNED = "pruned"
+"""The reason of the anchor that the retention of the log leaves."""
 
 Position = tuple[int, bytes]
 """Sequence number and mac of a record: where one is in the chain."""
@@ -173,6 +175,23 @@ class AuditChain:
         row: sqlite3.Row | None = self._database.execute(self._sql["next_anchor"], after=position[0]).fetchone()
         return row if row is not None and anchor_fits(self._keys, row, position) else None
 
+    def prune(self, last: int, at: str) -> int:
+        """Destroy every record up to ``last`` and leave a signed anchor in their place; returns how many went.
+
+        None goes where one of them does not verify: what shows that the log was changed is not for retention to remove.
+        """
+        walk = Walk(self._start(), None)
+        for row in self._database.execute(self._sql["audit_up_to_and_with"], last=last).fetchall():
+            if self._cross_gaps(walk, row) or self._step(walk, row):
+                return 0
+        if walk.records == 0:
+            return 0
+        anchor = pruning_anchor(self._keys, (walk.seq, walk.mac), at)
+        self._database.execute(self._sql["drop_anchors"], last=walk.seq)
+        self._database.execute(self._sql["insert_anchor"], **anchor)
+        self._database.execute(self._sql["drop_audit"], last=walk.seq)
+        return walk.records
+
     def resign_anchors(self) -> None:
         """Sign the anchors with the newest key: only that one is believed, so an older one makes no other anchor."""
         generation, before = max(self._keys), beginning(self._keys)
@@ -246,6 +265,13 @@ def salvage_anchor(keys: Mapping[int, bytes], after: Position, to: Position, at:
     generation = max(keys)
     row: dict[str, Any] = {"seq": to[0], "chain_mac": to[1], "reason": SALVAGE, "at": at, "key_generation": generation}
     return {**row, "mac": _anchor_mac(keys[generation], row, after)}
+
+
+def pruning_anchor(keys: Mapping[int, bytes], last: Position, at: str) -> dict[str, Any]:
+    """The row for ``audit_anchors`` that lets the chain begin after ``last``, the last record that is pruned."""
+    generation = max(keys)
+    row: dict[str, Any] = {"seq": last[0], "chain_mac": last[1], "reason": PRUNED, "at": at}
+    return {**row, "key_generation": generation, "mac": _anchor_mac(keys[generation], row, (0, b""))}
 
 
 def _anchor_mac(key: bytes, anchor: Mapping[str, Any] | sqlite3.Row, after: Position) -> bytes:

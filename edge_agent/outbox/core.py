@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 from edge_agent.errors import InputError, StorageError
@@ -14,6 +15,7 @@ from edge_agent.outbox.audit import AuditChain, Entry
 from edge_agent.outbox.clock import BootInstant, Clock
 from edge_agent.outbox.crypto import Place, StoreKeys, same, seal, tampered, unseal
 from edge_agent.outbox.database import Database, load_statements
+from edge_agent.outbox.recent import Recent
 from edge_agent.outbox.records import (
     Environment,
     Lease,
@@ -63,6 +65,7 @@ class Core:
         self._reserve = reserve
         self._chain = AuditChain(database, QUERIES, keys.audits, instance_id)
         self._changed: list[VerificationRecord] = []
+        self._recent = Recent()
         self._user_keys: dict[bytes, bytes] | None = None
         """User keys opened by the transaction in progress; None outside of one: no key outlives it here."""
 
@@ -108,10 +111,13 @@ class Core:
 
     def _find(self, verification_id: str) -> Row:
         """The authenticated row. Raises InputError ``not_found``, StorageError ``tampered``."""
-        row = self._query("by_id", id=verification_id).fetchone()
+        return self._authentic(self._row(verification_id))
+
+    def _row(self, verification_id: str) -> Row:
+        row: Row | None = self._query("by_id", id=verification_id).fetchone()
         if row is None:
             raise InputError("cannot find the verification: there is none with this id", code="not_found")
-        return self._authentic(row)
+        return row
 
     def _authentic(self, row: Row) -> Row:
         row = columns_of(row)
@@ -153,6 +159,8 @@ class Core:
         if row["image_bytes"] and not after["image_bytes"]:
             self._query("delete_payload", seq=row["seq"])
             self.erasure_pending = True
+        if after["erased"]:
+            self._recent.forget()
         record = self._record(self._finish(name, after, now, row["state"], detail), now)
         if {row["state"], after["state"]} & QUEUED:
             self._refresh_lane(after["user_hmac"], after["environment"], now)
@@ -208,6 +216,7 @@ class Core:
     def _delete_user(self, user_hmac: bytes) -> None:
         """Destroy the user's key: what is sealed under it cannot be read again, by this transaction either."""
         self._query("delete_user", user_hmac=user_hmac)
+        self._recent.forget()
         if self._user_keys is not None:
             self._user_keys.pop(user_hmac, None)
 
@@ -256,6 +265,27 @@ class Core:
             self.tampered.add(row["id"])
             return False
         return True
+
+    def _read(self, row: Row, now: Moment) -> VerificationRecord:
+        """The record of a committed row, for readers outside of a transaction. Raises StorageError ``tampered``."""
+        row = columns_of(row)
+        in_force = row["mac_generation"] in self._keys.rows
+        known = self._recent.find(row) if in_force else None
+        if known is not None:
+            return replace(known, age_s=self._age_s(row, now))
+        record = self._record(self._authentic(row), now)
+        self._recent.keep(row, record)
+        return record
+
+    def _read_all(self, rows: Iterable[Row], now: Moment) -> Iterator[VerificationRecord]:
+        """As ``_read``; rows that do not authenticate are left out and named in ``tampered``."""
+        for row in rows:
+            try:
+                yield self._read(row, now)
+            except StorageError as exc:
+                if exc.code != "tampered":
+                    raise
+                self.tampered.add(row["id"])
 
     def _age_s(self, row: Row, now: Moment) -> float:
         return age_s(now, running_s=row["created_running_s"], boot_id=row["created_boot_id"])

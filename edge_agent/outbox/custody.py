@@ -220,12 +220,3 @@ class Custody(Rotating):
         genuine = self._mac_fits("verifications", row)
         detail = {"actor": actor} if genuine else {"actor": actor, "tampered": True}
         return self._apply("purge", row, now, detail) is not None
-
-    def _drop_idle_users(self, gone: list[Row]) -> None:
-        """A user's key goes with the last of its verifications."""
-        users = {row["user_hmac"] for row in gone}
-        idle = [user for user in users if not self._query("to_erase", user_hmac=user, limit=1).fetchone()]
-        for user_hmac in idle:
-            self._delete_user(user_hmac)
-        if idle:
-            self._rewrite_users()

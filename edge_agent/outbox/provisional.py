@@ -32,6 +32,8 @@ from edge_agent.types import State
 _OUTAGE = "outage"
 """The row of ``meta`` that tells since when CypherFace was not heard, and the answers given since."""
 _DAY_S = 24 * 3600.0
+RETIRED = "verdict"
+"""The purpose that is over, where retention erases a verification."""
 _LIVE = frozenset({State.CAPTURED, State.MATCHING})
 _NOT_CONCERNED = frozenset({Withheld.UNAVAILABLE, Withheld.NOT_LIVE, Withheld.NO_CONSENT, Withheld.NO_TEMPLATE})
 """Customers who could not have been answered: the line may come back before their deadline."""
@@ -61,9 +63,8 @@ class Provisional(Templates):
         with self._change() as now:
             row = self._held(verification_id, lease, now)
             self._begin_outage(now)
-            limits = self.limits.provisional
             why = self._refusal(row, now)
-            usable = self._usable(row, model, limits, now) if limits is not None else []
+            usable = self._usable(row, model, now) if self.limits.provisional is not None else []
             if why is None and not usable:
                 why = Withheld.NO_TEMPLATE
             if why is not None:
@@ -156,8 +157,7 @@ class Provisional(Templates):
 
     def _doubt(self, row: Row, likeness: Likeness, now: Moment) -> Withheld | None:
         """The template may have been destroyed since it was read."""
-        limits = self.limits.provisional
-        usable = self._usable(row, likeness.model, limits, now) if limits is not None else []
+        usable = self._usable(row, likeness.model, now) if self.limits.provisional is not None else []
         if likeness.template_id not in {known["id"] for known in usable}:
             return Withheld.NO_TEMPLATE
         return None if likeness.same_person else Withheld.FACE_DIFFERS
@@ -216,15 +216,18 @@ class Provisional(Templates):
     ) -> VerificationRecord | None:
         record = super()._apply(name, row, now, detail, **values)
         if record is not None:
-            self._follow(name, row, record, now)
+            self._follow(name, row, record, now, detail)
         return record
 
-    def _follow(self, name: str, before: Row, record: VerificationRecord, now: Moment) -> None:
+    def _follow(
+        self, name: str, before: Row, record: VerificationRecord, now: Moment, detail: Mapping[str, Any] | None
+    ) -> None:
         """In the transaction of the change itself."""
+        retired = detail is not None and detail.get("purpose") == RETIRED
         user_hmac = before["user_hmac"]
         if name == "verdict":
             self._follow_verdict(user_hmac, record, now)
-        elif name == "erase":
+        elif name == "erase" and not retired:  # templates have a period of their own
             self._wipe_templates(user_hmac, "erasure", now)
         if before["state"] == State.PROVISIONALLY_VERIFIED and record.state in _ENDED_UNCONFIRMED:
             self._block(user_hmac, record, "unconfirmed", now)

@@ -52,7 +52,6 @@ class ProvisionalLimits:
     max_answers: int
     max_answers_per_user_day: int
     max_offline_s: float
-    template_ttl_s: float
     max_templates: int
 
     @classmethod
@@ -66,7 +65,6 @@ class ProvisionalLimits:
             max_answers=offline.max_answers,
             max_answers_per_user_day=offline.max_answers_per_user_day,
             max_offline_s=offline.max_offline_s,
-            template_ttl_s=offline.template_ttl_s,
             max_templates=offline.max_templates,
         )
 

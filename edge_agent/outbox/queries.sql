@@ -274,9 +274,10 @@ WHERE a.verification_id IS NOT NULL
     AND NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.id = a.verification_id)
 ORDER BY a.seq
 
+-- A tombstone without an id is of a verification whose row retention has removed.
 -- name: promised_without_row
 SELECT DISTINCT verification_id FROM idempotency AS i
-WHERE NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.id = i.verification_id)
+WHERE verification_id <> '' AND NOT EXISTS (SELECT 1 FROM verifications AS v WHERE v.id = i.verification_id)
     AND NOT EXISTS (SELECT 1 FROM audit AS a WHERE a.verification_id = i.verification_id)
 
 -- name: destruction
@@ -472,3 +473,55 @@ UPDATE provisional_blocks SET mac_generation = :mac_generation, mac = :mac WHERE
 -- name: newest_verdict_of_state
 SELECT verdict_at FROM verifications INDEXED BY verifications_by_state
 WHERE state = :state ORDER BY seq DESC LIMIT 1
+
+-- Retention (sweep.py).
+
+-- name: span
+SELECT coalesce(min(seq), 1) AS first, coalesce(max(seq), 0) AS last FROM verifications
+
+-- What ended and still names somebody, with the moment of its last change.
+-- name: ended_between
+SELECT v.seq, coalesce(a.running_s, v.created_running_s) AS running_s, coalesce(a.boot_id, v.created_boot_id) AS boot_id
+FROM verifications AS v LEFT JOIN audit AS a ON a.seq = v.audit_seq
+WHERE v.seq > :after AND v.seq <= :upto AND v.erased = 0 AND v.image_bytes = 0
+    AND v.state NOT IN ('searching', 'captured', 'matching', 'pending', 'provisionally_verified')
+ORDER BY v.seq
+
+-- The oldest record of the log, and those that may go with it.
+-- name: oldest_audit
+SELECT seq, running_s, boot_id FROM audit ORDER BY seq LIMIT :limit
+
+-- What is not erased (or ended) refers to a record of the log, which stays with it.
+-- name: first_audit_in_use
+SELECT min(audit_seq) AS seq FROM verifications
+WHERE erased = 0 OR image_bytes > 0
+    OR state IN ('searching', 'captured', 'matching', 'pending', 'provisionally_verified')
+
+-- name: audit_up_to_and_with
+SELECT * FROM audit WHERE seq <= :last ORDER BY seq
+
+-- name: drop_anchors
+DELETE FROM audit_anchors WHERE seq <= :last
+
+-- name: insert_anchor
+INSERT INTO audit_anchors (seq, chain_mac, reason, at, key_generation, mac)
+VALUES (:seq, :chain_mac, :reason, :at, :key_generation, :mac)
+
+-- name: drop_audit
+DELETE FROM audit WHERE seq <= :last
+
+-- The rows whose last record is among those up to `last`.
+-- name: outlived
+SELECT v.seq FROM audit AS a JOIN verifications AS v ON v.id = a.verification_id
+WHERE a.seq <= :last AND v.audit_seq = a.seq
+
+-- name: tombstones_of_outlived
+SELECT * FROM idempotency WHERE verification_id IN (
+    SELECT v.id FROM audit AS a JOIN verifications AS v ON v.id = a.verification_id
+    WHERE a.seq <= :last AND v.audit_seq = a.seq)
+
+-- name: unlink_tombstone
+UPDATE idempotency SET verification_id = '', mac_generation = :mac_generation, mac = :mac WHERE key_hmac = :key_hmac
+
+-- name: drop_verification
+DELETE FROM verifications WHERE seq = :seq

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from edge_agent.config import Config
     from edge_agent.outbox.clock import BootInstant
 
+_DAY_S = 86_400.0
 _HEAD = re.compile(r"([1-9][0-9]{0,17}):([0-9a-fA-F]{64})")
 
 
@@ -34,6 +35,11 @@ class Limits:
     max_bytes: int = 1 << 30
     """Bytes of stored pictures."""
     max_age_s: float = 259_200.0
+    """Purpose capture: how long a picture waits for its verdict."""
+    template_age_s: float = 30 * _DAY_S
+    verdict_age_s: float = 30 * _DAY_S
+    """From its end on: what an ended verification says of a person."""
+    audit_age_s: float = 365 * _DAY_S
     reserve_bytes: int = 32 << 20
     """Bytes set aside on the disk (see space.py), so that the queue can always drain; 4 MB are the least that does."""
     upload_quarantine_s: float = 60.0
@@ -41,7 +47,7 @@ class Limits:
     max_failures: int = 5
     """Failures within ``failure_window_s`` that lock the terminal or the user out; 0 = never."""
     failure_window_s: float = 180.0
-    match_ttl_s: float = 7_776_000.0
+    match_ttl_s: float = 30 * _DAY_S
     """Verdicts of older verifications are not shown any more."""
     max_matches: int = 20
     """Verdicts shown per user."""
@@ -51,10 +57,15 @@ class Limits:
     @classmethod
     def of(cls, config: Config) -> Limits:
         """As configured."""
+        keep = config.retention
+        waits_s = config.outbox.max_age_s
         return cls(
             max_items=config.outbox.max_items,
             max_bytes=config.outbox.max_bytes,
-            max_age_s=config.outbox.max_age_s,
+            max_age_s=waits_s if keep.capture_days is None else min(waits_s, keep.capture_days * _DAY_S),
+            template_age_s=keep.template_days * _DAY_S,
+            verdict_age_s=keep.verdict_days * _DAY_S,
+            audit_age_s=keep.audit_days * _DAY_S,
             reserve_bytes=config.outbox.reserve_bytes,
             upload_quarantine_s=config.cypherface.upload_quarantine_s,
             max_failures=config.session.max_failures,

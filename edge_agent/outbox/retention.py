@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -25,7 +26,7 @@ _SHRINK_PAGES = 2560
 """10 MB per tick go back to the file system."""
 _LOG_KEPT_BYTES = 1 << 20
 """A write-ahead log up to this size is left to be written over; a larger one is emptied by the next tick."""
-_FAILURE_KEPT_S = 24 * 3600.0
+FAILURE_KEPT_S = 24 * 3600.0
 
 
 class Retention(AsideRetention):
@@ -85,7 +86,7 @@ class Retention(AsideRetention):
         with self._change() as now:
             self._save_clock(now)
             self._query("prune_upload_marks", running_s=now.running_s)
-            self._query("prune_failures", before_s=now.running_s - _FAILURE_KEPT_S)
+            self._query("prune_failures", before_s=now.running_s - FAILURE_KEPT_S)
             self._prune_answers(now)
 
     def _expire_after(self, after: int) -> list[int]:
@@ -118,7 +119,7 @@ class Retention(AsideRetention):
             row = self._find(verification_id)
             self._end_uploads(row, now)
             record = self._apply("erase", row, now, _by(actor)) or self._record(row, now)
-            if not self._query("to_erase", user_hmac=row["user_hmac"], limit=1).fetchone():
+            if self._is_idle(row["user_hmac"]):
                 self._delete_user(row["user_hmac"])
                 self._rewrite_users()
             return record
@@ -137,6 +138,34 @@ class Retention(AsideRetention):
         return Destruction(user_hmac.hex(), captures, records, audit_seq, traces_left=self.erasure_pending)
 
     # -- parts
+
+    def _is_idle(self, user_hmac: bytes) -> bool:
+        """Whether nothing is left that the user's key is needed for."""
+        verification = self._query("to_erase", user_hmac=user_hmac, limit=1).fetchone()
+        return verification is None and not self._templates_of(user_hmac)
+
+    def _drop_idle_users(self, gone: Sequence[Row]) -> None:
+        """A user's key goes with the last of its verifications and templates."""
+        users = {row["user_hmac"] for row in gone}
+        idle = [user for user in users if self._is_idle(user)]
+        for user_hmac in idle:
+            self._delete_user(user_hmac)
+        if idle:
+            self._rewrite_users()
+
+    def _expire_templates(self) -> bool:
+        """Destroy a batch of those without a purpose; True when there may be more.
+
+        That is those that are too old, and all of them where the policy is another one.
+        """
+        with self._change() as now:
+            rows = self._query("template_ages").fetchall()
+            why = "policy"
+            if self.limits.provisional is not None:
+                why, rows = "expired", [row for row in rows if self._template_is_old(row, now)]
+            self._destroy_templates(rows[:_BATCH], why, now)
+            self._drop_idle_users(rows[:_BATCH])
+            return len(rows) > _BATCH
 
     def _by_seq(self, seq: int) -> Row:
         row: Row = self._query("by_seq", seq=seq).fetchone()

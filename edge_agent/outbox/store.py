@@ -24,19 +24,19 @@ from edge_agent.outbox.audit import AuditChain, Entry
 from edge_agent.outbox.clock import BootInstant, Clock, instant
 from edge_agent.outbox.core import QUERIES, Listener
 from edge_agent.outbox.crypto import StoreKeys, mac, parse_key, same, tampered
-from edge_agent.outbox.custody import Custody
 from edge_agent.outbox.database import Database, StateLock, free_bytes, prepare_directory
 from edge_agent.outbox.migrations import migrate
 from edge_agent.outbox.records import Limits, QueueStats, VerificationRecord
 from edge_agent.outbox.rows import Row
 from edge_agent.outbox.space import Reserve, Space
+from edge_agent.outbox.sweep import Sweeping
 from edge_agent.outbox.vault import check_machine, initialise, machine_identity, unlock
 from edge_agent.types import State
 
 _MAX_SEQ = (1 << 63) - 1
 
 
-class Store(Custody):
+class Store(Sweeping):
     """The whole outbox. ``open`` it, ``recover`` once, ``tick`` every 60 s, ``close`` it."""
 
     _closing: ExitStack
@@ -133,7 +133,7 @@ class Store(Custody):
     def get(self, verification_id: str) -> VerificationRecord:
         """Raises InputError ``not_found``, StorageError ``tampered``."""
         with self._database.reading():
-            return self._record(self._find(verification_id), self._now())
+            return self._read(self._row(verification_id), self._now())
 
     def verdicts_of(self, user_id: str, *, limit: int = 20) -> list[VerificationRecord]:
         """What CypherFace said of this user, the newest verdict first; nothing of what was erased or is too old.
@@ -145,7 +145,7 @@ class Store(Custody):
             now = self._now()
             rows = self._query("verdicts_of_user", user_hmac=self._keys.user_hmac(user_id), limit=limit).fetchall()
             young = [row for row in rows if self._age_s(row, now) < self.limits.match_ttl_s]
-            return [self._record(row, now) for row in young if self._readable(row, now)]
+            return list(self._read_all(young, now))
 
     def list(
         self,
@@ -164,9 +164,7 @@ class Store(Custody):
         values |= {"caller": caller} if caller is not None else {}
         with self._database.reading():
             now = self._now()
-            return [
-                self._record(row, now) for row in self._query(name, **values).fetchall() if self._readable(row, now)
-            ]
+            return list(self._read_all(self._query(name, **values).fetchall(), now))
 
     def counts(self) -> dict[State, int]:
         """How many verifications are in each state."""

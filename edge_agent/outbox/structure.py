@@ -101,11 +101,11 @@ class Structure:
             anchor = self._query("audit_anchor").fetchone()["seq"]
             last = self._query("audit_record", seq=size["last"]).fetchone()
             head = AuditHead(last["seq"], last["mac"].hex()) if last else None
-            bad, why = self._audit_problem(anchor, size["last"] or anchor, expect_head)
+            bad, why = self._audit_problem(size["last"] or anchor, expect_head)
             return AuditReport(bad is None, size["records"], head, bad, why)
 
-    def _audit_problem(self, anchor: int, last: int, expected: AuditHead | None) -> tuple[int | None, str | None]:
-        gap = self._query("audit_gap", anchor=anchor).fetchone()
+    def _audit_problem(self, last: int, expected: AuditHead | None) -> tuple[int | None, str | None]:
+        gap = self._query("audit_gap").fetchone()
         if gap is not None:
             first_bad = gap["before"] + 1
             return first_bad, f"record {first_bad} is missing, {gap['seq']} follows {gap['before']}"
@@ -136,7 +136,7 @@ class Structure:
             yield f"picture:{row['seq']}", "no verification speaks of it"
         for row in self._query("states_not_audited", anchor=anchor, limit=_SHOWN):
             yield row["id"], "its state is not the one that the audit log tells of"
-        first_bad, why = self._audit_problem(anchor, anchor, None)
+        first_bad, why = self._audit_problem(anchor, None)
         if first_bad is not None and why is not None:
             yield "audit", why
 

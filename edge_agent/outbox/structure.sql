@@ -37,10 +37,13 @@ SELECT * FROM audit WHERE seq = :seq
 -- name: audit_anchor
 SELECT coalesce(max(seq), 0) AS seq FROM audit_anchors
 
--- The first record that does not follow the one before it.
+-- The first record that follows neither the one before it, nor what retention has cut off, nor a gap that a salvage left.
 -- name: audit_gap
-SELECT seq, before FROM (SELECT seq, lag(seq, 1, :anchor) OVER (ORDER BY seq) AS before FROM audit)
-WHERE seq <> before + 1 ORDER BY seq LIMIT 1
+SELECT seq, before FROM (SELECT seq, lag(seq, 1, (SELECT coalesce(max(seq), 0) FROM audit_anchors
+        WHERE reason <> 'salvage')) OVER (ORDER BY seq) AS before FROM audit) AS r
+WHERE seq <> before + 1
+    AND NOT EXISTS (SELECT 1 FROM audit_anchors AS a WHERE a.reason = 'salvage' AND a.seq = r.seq - 1 AND a.seq > r.before)
+ORDER BY seq LIMIT 1
 
 -- name: saved_clock
 SELECT value FROM meta WHERE name = 'clock'

@@ -16,9 +16,6 @@ from edge_agent.outbox.rows import Row
 from edge_agent.outbox.sessions import Sessions
 from edge_agent.types import State
 
-_BATCH = 100
-"""Templates destroyed in one transaction: bounds what a full disk must have room for."""
-
 
 class Templates(Sessions):
     """Kept, read and destroyed; what may be answered with them is provisional.py's."""
@@ -84,7 +81,7 @@ class Templates(Sessions):
     def _templates_of(self, user_hmac: bytes) -> list[Row]:
         return self._query("templates_of_user", user_hmac=user_hmac).fetchall()
 
-    def _usable(self, row: Row, model: str, limits: ProvisionalLimits, now: Moment) -> list[Row]:
+    def _usable(self, row: Row, model: str, now: Moment) -> list[Row]:
         """Those that this capture may be compared with: genuine, young, of this model and this service."""
         return [
             known
@@ -92,7 +89,7 @@ class Templates(Sessions):
             if known["model"] == model
             and known["environment"] == row["environment"]
             and self._mac_fits("templates", known)
-            and self._template_age_s(known, now) < limits.template_ttl_s
+            and not self._template_is_old(known, now)
         ]
 
     def _open_template(self, row: Row) -> Template:
@@ -103,8 +100,9 @@ class Templates(Sessions):
         place = Place("templates", row["id"], "embedding", row["user_hmac"])
         return Template(row["id"], unseal(user_key, row["embedding"], place))
 
-    def _template_age_s(self, row: Row, now: Moment) -> float:
-        return age_s(now, running_s=row["made_running_s"], boot_id=row["made_boot_id"])
+    def _template_is_old(self, row: Row, now: Moment) -> bool:
+        age = age_s(now, running_s=row["made_running_s"], boot_id=row["made_boot_id"])
+        return age >= self.limits.template_age_s
 
     def _thin_out(self, user_hmac: bytes, model: str, limits: ProvisionalLimits, now: Moment) -> None:
         """Those of another model go, then the superfluous ones."""
@@ -126,19 +124,6 @@ class Templates(Sessions):
         rows = self._templates_of(user_hmac)
         self._destroy_templates(rows, why, now)
         return len(rows)
-
-    def _expire_templates(self) -> bool:
-        """Destroy a batch of those without a purpose; True when there may be more.
-
-        That is those that are too old, and all of them where the policy is another one.
-        """
-        with self._change() as now:
-            limits = self.limits.provisional
-            rows = self._query("template_ages").fetchall()
-            if limits is not None:
-                rows = [row for row in rows if self._template_age_s(row, now) >= limits.template_ttl_s]
-            self._destroy_templates(rows[:_BATCH], "policy" if limits is None else "expired", now)
-            return len(rows) > _BATCH
 
     def _delete_user(self, user_hmac: bytes) -> None:
         super()._delete_user(user_hmac)

@@ -21,11 +21,16 @@ from edge_agent.daemon import serve_until
 from edge_agent.errors import AgentError, EnvironmentFault, InputError
 from edge_agent.simulator.outcomes import Outcome
 from edge_agent.simulator.service import BASE_URL, STORAGE
-from edge_agent.simulator.terminal import SimulatedAgent, marked
+from edge_agent.simulator.terminal import SEARCH_TIMEOUT_S, VERDICT_TIMEOUT_S, SimulatedAgent, marked
 
 KEY_FILE = "simulator.key"
 """Also what tells a folder of ours: a real terminal's state is never touched."""
-DEFAULTS_S = {"search_timeout_s": 20.0, "verdict_timeout_s": 15.0, "capture_window_s": 1.0, "hint_hold_s": 0.5}
+DEFAULTS_S = {
+    "search_timeout_s": SEARCH_TIMEOUT_S,
+    "verdict_timeout_s": VERDICT_TIMEOUT_S,
+    "capture_window_s": 1.0,
+    "hint_hold_s": 0.5,
+}
 TOKENS = {"token": "pos", "enrol_token": "enrol", "admin_token": "admin"}
 """Key of the configuration, and role: each is a file of this name in the state's folder."""
 LEAST_S = {"search_timeout_s": 1.0, "verdict_timeout_s": 1.0, "capture_window_s": 0.0, "hint_hold_s": 0.0}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from contextvars import ContextVar
+from dataclasses import replace
 from typing import Any
 
 from starlette.datastructures import Headers, MutableHeaders
@@ -12,6 +13,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from edge_agent.agent import Agent
 from edge_agent.config import Config, CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
+from edge_agent.errors import AgentError
+from edge_agent.outbox.records import NewVerification, VerificationRecord
 from edge_agent.simulator import outcomes
 from edge_agent.simulator.camera import ScriptedCamera
 from edge_agent.simulator.eyes import GOOD_VIEW, Eyes, Scene
@@ -21,6 +24,11 @@ from edge_agent.types import GateCode
 
 MARK = "X-Edge-Agent-Simulator"
 """The header of every response."""
+
+SEARCH_TIMEOUT_S, VERDICT_TIMEOUT_S = 20.0, 15.0
+"""In life: the defaults of a configuration."""
+ANSWERED = (Kind.VERIFIED, Kind.NOT_VERIFIED)
+CAPTURED = (*ANSWERED, Kind.PENDING, Kind.SLOW)
 
 _asked: ContextVar[str | None] = ContextVar("asked", default=None)
 """The header of the request under way that chooses its outcome."""
@@ -43,6 +51,23 @@ class SimulatedAgent(Agent):
             client_factory=self._make_client,
             before_filming=lambda new: self._camera.play(self._chosen(new.user_id)),
         )
+
+    async def begin(self, new: NewVerification) -> tuple[VerificationRecord, bool]:
+        """As Agent; what shall go well has all of life's time for it, so that no busy machine spoils it."""
+        return await super().begin(self._unhurried(new))
+
+    def _unhurried(self, new: NewVerification) -> NewVerification:
+        """With life's time-outs where the chosen outcome does not wait for one; a search time that was asked for stays."""
+        try:
+            kind = self._chosen(new.user_id).kind
+        except AgentError:  # begin raises it, unless it is a replay
+            return new
+        session = self.config.session
+        if kind in CAPTURED and new.search_timeout_s == session.search_timeout_s:
+            new = replace(new, search_timeout_s=max(new.search_timeout_s, SEARCH_TIMEOUT_S))
+        if kind in ANSWERED:
+            new = replace(new, verdict_timeout_s=max(new.verdict_timeout_s, VERDICT_TIMEOUT_S))
+        return new
 
     def _make_client(self, settings: CypherFaceSection) -> CypherFaceClient:
         stand_in = StandIn(self.config.session.verdict_timeout_s, self._speed)

@@ -71,6 +71,10 @@ class Detector:
             raise invalid_model(session.name, f"the input {self.input_px} must have sides that are multiples of 32")
         self._trim = False if fixed else self.family.trim if trim is None else trim
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        return self._session.providers
+
     def detect(self, image: Image) -> tuple[Face, ...]:
         """The faces in ``image`` (uint8 (H, W, 3) BGR), the largest box first; empty when there is none.
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from functools import cached_property
 from hashlib import blake2b
@@ -39,13 +40,22 @@ class Pipeline:
             open_liveness(model, [load(member.file) for member in model.members]) for model in pack.liveness
         )
 
+    @property
+    def providers(self) -> tuple[str, ...]:
+        """What ONNX Runtime runs the detector on, the first choice first."""
+        return self._detector.providers
+
     def measure(self, frame: Frame) -> Measurement:
         """Faces, and the quality of the largest. Raises ModelError when a model cannot be run."""
         height, width = frame.image.shape[:2]
+        began = time.perf_counter()
         faces = self._detector.detect(frame.image)
+        detected = time.perf_counter()
         quality = measure_face(frame.image, faces[0]) if faces else None
+        done = time.perf_counter()
         self._settle("measure")
-        return Measurement(width, height, faces, quality, picture_digest(frame.image))
+        spent_ms = {"detect": (detected - began) * 1000.0, "quality": (done - detected) * 1000.0}
+        return Measurement(width, height, faces, quality, picture_digest(frame.image), spent_ms)
 
     def liveness(self, frame: Frame, face: Face) -> tuple[LivenessScore, ...]:
         """The opinion of every liveness model of the pack, in its order. Raises ModelError."""

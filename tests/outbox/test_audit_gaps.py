@@ -7,9 +7,13 @@ from pathlib import Path
 import pytest
 
 from edge_agent.outbox import Store
-from edge_agent.outbox.records import AuditHead, SalvageReport
+from edge_agent.outbox.records import AuditHead, Limits, SalvageReport
+from edge_agent.outbox.structure import Structure
+from edge_agent.types import State
 from tests.outbox.fakes import FakeClock, crash, open_store, pending
 from tests.outbox.wreck import salvaged
+
+DAY_S = 86_400.0
 
 
 def broken(state_dir: Path, clock: FakeClock, where: str) -> tuple[AuditHead, SalvageReport]:
@@ -45,8 +49,30 @@ def test_what_is_missing_is_named_and_the_chain_goes_on_behind_it(state_dir: Pat
         assert audit.ok
         assert audit.gaps == report.audit_gaps
         assert store.verify().ok
+        with Structure(state_dir, clock) as files:
+            assert files.check().problems == ()
+            assert files.check_audit().ok
         assert store.note("later").seq > head.seq
         assert store.verify_audit().ok
+
+
+@pytest.mark.parametrize("gap", ["in the middle", "the end", "all"])
+def test_a_log_with_a_gap_is_cut_off_by_retention_like_any_other(
+    state_dir: Path, clock: FakeClock, gap: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edge_agent.outbox.sweep._PRUNED_AT_ONCE", 7)  # cuts before, within and after the gaps
+    broken(state_dir, clock, GAPS[gap][0])
+    with open_store(state_dir, clock, limits=Limits(verdict_age_s=DAY_S, audit_age_s=10 * DAY_S)) as store:
+        store.recover()
+        for _ in range(7):
+            clock.advance(5 * DAY_S)
+            store.tick()
+            assert store.verify_audit().ok
+            with Structure(state_dir, clock) as files:
+                assert files.check().problems == ()
+        assert store.verify().ok
+        assert store.verify_audit().gaps == ()
+        assert store.counts()[State.EXPIRED] == 0
 
 
 @pytest.mark.parametrize("gap", GAPS)

@@ -34,7 +34,6 @@ PROVISIONAL = ProvisionalLimits(
     max_answers=5,
     max_answers_per_user_day=3,
     max_offline_s=8 * 3600.0,
-    template_ttl_s=30 * 86400.0,
     max_templates=3,
 )
 WITH_TEMPLATE = Consent("consent-1", ("match", "template"))
@@ -253,7 +252,7 @@ CASES: list[tuple[str, Withheld, Change, dict[str, Any]]] = [
     ("too long offline", Withheld.OFFLINE_TOO_LONG, _long_offline, {}),
     ("too many answers", Withheld.COUNT_LIMIT, _answers(5, same_user=False), {}),
     ("too many for this user today", Withheld.USER_LIMIT, _answers(3, same_user=True), {}),
-    ("the template is too old", Withheld.NO_TEMPLATE, _later(PROVISIONAL.template_ttl_s), {}),
+    ("the template is too old", Withheld.NO_TEMPLATE, _later(Limits().template_age_s), {}),
     ("another CypherFace", Withheld.NO_TEMPLATE, _nothing, {"environment": OTHER_ENVIRONMENT}),
     ("never confirmed", Withheld.NO_TEMPLATE, _nothing, {"user": "bob"}),
     ("consent was withdrawn", Withheld.NO_TEMPLATE, _withdrawn, {}),
@@ -610,7 +609,7 @@ def test_a_user_has_few_templates(store: Store, clock: FakeClock) -> None:
 @pytest.mark.parametrize(
     ("end", "why"),
     [
-        (lambda s, c: (c.advance(PROVISIONAL.template_ttl_s), s.tick()), "expired"),
+        (lambda s, c: (c.advance(Limits().template_age_s), s.tick()), "expired"),
         (_end_of_the_policy, "policy"),
         (lambda s, _: s.withdraw(s.list(state=State.VERIFIED)[0].id), "erasure"),
         (lambda s, _: online(s, offline(s), positive=False), "contradicted"),
@@ -630,7 +629,7 @@ def test_a_template_that_ends_leaves_a_record_of_its_destruction(
 def test_many_templates_without_a_purpose_go_in_one_tick(
     store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("edge_agent.outbox.templates._BATCH", 2)
+    monkeypatch.setattr("edge_agent.outbox.retention._BATCH", 2)
     for user in "abcde":
         confirm(store, user)
     _end_of_the_policy(store, clock)
@@ -698,6 +697,33 @@ def test_a_salvage_leaves_templates_behind_and_keeps_answers_and_blocks(
         assert (summary.templates, summary.blocked, summary.answers, summary.unconfirmed) == (0, 1, 2, 1)
         assert len(again._database.execute("SELECT * FROM provisional_answers").fetchall()) == 2
         assert offline(again).reasons == (Withheld.NO_TEMPLATE,)
+
+
+# -- retention
+
+
+def test_a_template_outlives_what_it_was_made_of_and_its_user_goes_with_it(store: Store, clock: FakeClock) -> None:
+    store.limits = replace(store.limits, verdict_age_s=HOUR, template_age_s=3 * HOUR)
+    record = confirm(store)
+    clock.advance(2 * HOUR)
+    store.sweep()
+    assert (store.get(record.id).erased, len(templates(store))) == (True, 1)
+    assert offline(store).state is State.PROVISIONALLY_VERIFIED
+    online(store, store.list(state=State.PROVISIONALLY_VERIFIED)[0])
+    clock.advance(2 * HOUR)
+    store.sweep()
+    assert templates(store) == []
+    assert [row[0] for row in store._database.execute("SELECT count(*) FROM users")] == [0]
+    assert store.verify().ok
+
+
+def test_the_user_of_a_verification_that_waits_stays_without_a_template(store: Store, clock: FakeClock) -> None:
+    confirm(store)
+    waiting = offline(store)
+    clock.advance(store.limits.template_age_s)
+    store.limits = replace(store.limits, max_age_s=10 * store.limits.template_age_s)
+    store.tick()
+    assert (templates(store), store.get(waiting.id).user_id) == ([], "alice")
 
 
 # -- what CypherFace said, for people

@@ -12,9 +12,10 @@ from tests.project.tree import ROOT
 
 pytestmark = pytest.mark.arm
 
-# Everyone may import types, errors and the version. A part that is not in the table has no place yet: give it one.
+# Everyone may import types, errors, the log's moments and the version. A part that is not in the table has no place yet: give it one.
 MAY_IMPORT = {
     "types": "",
+    "moments": "",
     "errors": "",
     "config": "evidence",
     "evidence": "",
@@ -40,6 +41,7 @@ MAY_IMPORT = {
     "swap": "",
     "trial": "config outbox reload swap",
     "availability": "retry",
+    "tally": "outbox",
     "links": "",
     "timeservice": "",
     "offline": "config evidence gate outbox packs picture storekeeper workers",
@@ -51,30 +53,36 @@ MAY_IMPORT = {
     "camerakeeper": "config camera outbox workers",
     "enrolling": "config announcer camera enrolment filming screening workers",
     "parts": "config enrolment forwarder reload screening services storekeeper workers",
-    "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tasks "
+    "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tally tasks "
     "workers",
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability config offline outbox storekeeper",
     "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening "
-    "announcer availability camerakeeper condition forwarder health links offline parts reload services storekeeper tasks timeservice verifications waiting",
+    "announcer availability camerakeeper condition forwarder health links offline parts reload services storekeeper tally tasks timeservice "
+    "verifications waiting",
+    "decommission": "config outbox",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
     "settings": "config agent outbox reload trial current trial_health",
+    "metrics": "agent availability forwarder outbox settings tally",
+    "journal": "config",
     "health": "",
     "supervision": "health",
     "listening": "config",
-    "api": "config events texts outbox announcer agent enrolment settings trial",
-    "daemon": "config screening agent settings supervision api listening trial",
+    "api": "config events texts outbox announcer agent enrolment metrics settings trial",
+    "daemon": "config screening agent settings supervision api journal listening trial",
     "client": "api",
+    "doctor": "config api camera client cypherface outbox packs screening timeservice vision",
     "sandbox": "config packs picture vision",
     "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
-    "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client "
-    "sandbox demo bench simulator",
+    "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client texts "
+    "decommission doctor journal sandbox demo bench simulator evaluate",
+    "evaluate": "config packs picture report gate screening session camera",
     "__main__": "cli",
 }
-ANYBODY = {"types", "errors", "__version__"}
+ANYBODY = {"types", "errors", "moments", "__version__"}
 
 
 def imports_of(file: Path) -> set[str]:
@@ -128,7 +136,7 @@ def test_the_client_knows_nothing_of_the_daemon_but_the_wire() -> None:
 def test_one_camera_or_one_model_library_is_imported_from_one_place() -> None:
     """A foreign library's exceptions are translated where it is imported, so that has to be one place."""
     places = {
-        "cv2": {"camera", "picture", "vision", "demo", "cli", "sandbox"},
+        "cv2": {"camera", "picture", "vision", "demo", "cli", "sandbox", "evaluate"},
         "onnxruntime": {"vision"},
         "onnx": {"packs"},
     }

@@ -80,7 +80,7 @@ MAINTENANCE_RUNS = [
 
 
 @pytest.mark.parametrize(("codes", "expected"), MAINTENANCE_RUNS)
-def test_the_maintenance_runs_both_checks_and_fails_with_the_worse(
+def test_the_maintenance_runs_all_of_it_and_fails_with_the_worst(
     tmp_path: Path, codes: tuple[int, int], expected: int
 ) -> None:
     """The shell line of the unit, as systemd would start it, with a program that ends as the table says."""
@@ -92,7 +92,7 @@ def test_the_maintenance_runs_both_checks_and_fails_with_the_worse(
     assert line is not None
     shell = line[1].replace("\\\n", " ").replace("$$", "$").replace(PROGRAM, str(program))
     assert ask("/bin/sh", "-c", shell).returncode == expected
-    assert (tmp_path / "calls").read_text() == "audit verify\noutbox verify\n"
+    assert (tmp_path / "calls").read_text() == "audit verify\noutbox verify\nprivacy sweep\n"
 
 
 def test_the_capture_programs_find_their_places_under_it(monkeypatch: pytest.MonkeyPatch) -> None:
