@@ -18,7 +18,19 @@ from edge_agent.outbox.records import LeaseLost, StateConflict
 from tests.project.tree import ROOT
 
 PACKAGE = ROOT / "edge_agent"
-ELSEWHERE = {"cli", "demo", "bench", "sandbox", "simulator", "client.py", "daemon.py", "__main__.py"}
+ELSEWHERE = {
+    "bench",
+    "bundle",
+    "cli",
+    "demo",
+    "doctor",
+    "evaluate",
+    "sandbox",
+    "simulator",
+    "client.py",
+    "daemon.py",
+    "__main__.py",
+}
 """What no request ever runs through: commands, stand-ins of the service, and the process around the API."""
 NO_ANSWER = {
     "lease_lost": "the forwarder's own: the result is thrown away",

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from edge_agent.agent import Agent
 from edge_agent.errors import StorageError
 from tests.api.calls import raw, start
 from tests.terminal import Terminal
@@ -111,7 +110,6 @@ def test_an_answer_that_is_not_documented_for_its_call_is_noticed(
     async def full(*_: object, **__: object) -> None:
         raise StorageError("cannot say", code="storage_full")
 
-    monkeypatch.setattr(Agent, "queue", full)
     monkeypatch.setattr("edge_agent.api.condition._outbox", full)
     with caplog.at_level(logging.ERROR), raw(running) as http:
         assert http.get("/v1/status").json()["code"] == "storage_full"

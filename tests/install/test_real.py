@@ -78,6 +78,11 @@ class Site:
         imports = "from __future__ import annotations\nimport base64, hashlib, zipfile\nfrom pathlib import Path\n\n"
         (self.sources / "build/wheel_writer.py").write_text(imports + writer)
 
+    @property
+    def current(self) -> Path:
+        """The link to the release that is installed."""
+        return self.root / "opt/edge-agent/current"
+
     def run(self, *arguments: object, status: int = 0, script: Path | None = None) -> str:
         """The script as a technician starts it, standing in a folder with a module that must not be taken."""
         trap = self.root.parent / "trap"
@@ -105,24 +110,32 @@ class Site:
 
 
 @pytest.fixture(scope="module")
-def site(tmp_path_factory: pytest.TempPathFactory) -> Site:
-    """One for all tests of this file, in their order: a virtual environment takes seconds."""
+def everybodys(tmp_path_factory: pytest.TempPathFactory) -> Site:
+    """One for all tests of this file: a virtual environment takes seconds."""
     return Site(tmp_path_factory.mktemp("site"))
 
 
-def test_a_dry_run_makes_not_even_the_folder(site: Site) -> None:
+@pytest.fixture
+def site(everybodys: Site) -> Site:
+    """Installed, whichever test comes first."""
+    if not everybodys.current.is_symlink():
+        before = everybodys.own_files()
+        assert "installed, not started" in everybodys.run("--wheelhouse", everybodys.wheels)
+        assert everybodys.own_files() == before, "something was written beside the sources"
+    return everybodys
+
+
+def test_a_dry_run_makes_not_even_the_folder(tmp_path: Path) -> None:
+    site = Site(tmp_path)
     assert "link /opt/edge-agent/current" in site.run("--dry-run", "--wheelhouse", site.wheels)
     assert not site.root.exists()
 
 
-def test_it_installs_from_a_wheelhouse_and_what_it_installed_runs(site: Site) -> None:
-    before = site.own_files()
-    assert "installed, not started" in site.run("--wheelhouse", site.wheels)
-    program = site.root / "opt/edge-agent/current/bin/edge-agent"
+def test_what_it_installed_from_a_wheelhouse_runs(site: Site) -> None:
+    program = site.current / "bin/edge-agent"
     # without the caller's PYTHONPATH: it has to find its own libraries
     checked = subprocess.run([program, "config", "check", "--config", __file__], env={}, check=False)
     assert checked.returncode == 2
-    assert site.own_files() == before, "something was written beside the sources"
 
 
 def test_everybody_may_read_the_release_whatever_the_umask(site: Site) -> None:
@@ -146,19 +159,20 @@ def test_a_wrong_configuration_is_refused_by_the_release_itself(site: Site) -> N
 
 
 def test_a_wheel_that_is_not_the_lock_s_is_refused_and_the_release_stays(site: Site) -> None:
-    (site.sources / "README.md").write_text("newer\n")
-    lock = site.sources / "requirements.lock"
-    good = lock.read_text()
+    readme, lock = site.sources / "README.md", site.sources / "requirements.lock"
+    before, good = readme.read_text(), lock.read_text()
+    readme.write_text("newer\n")
     lock.write_text(good.replace("sha256:", "sha256:" + "0" * 8)[: good.rindex("sha256:") + 7 + 64] + "\n")
     said = site.run("--wheelhouse", site.wheels, status=3)
     assert "DO NOT MATCH THE HASHES" in said
     assert "scripts/wheelhouse" in said
-    assert (site.root / "opt/edge-agent/current").readlink() == Path("releases/1.0.0")
+    assert site.current.readlink() == Path("releases/1.0.0")
     lock.write_text(good)
+    readme.write_text(before)
 
 
 def test_the_copy_in_the_release_can_only_uninstall_and_leaves_nothing(site: Site) -> None:
-    copy = site.root / "opt/edge-agent/current/scripts/install"
+    copy = site.current / "scripts/install"
     assert "this copy can only --uninstall" in site.run(script=copy, status=2)
     site.run("--uninstall", script=copy)
     assert [name for name in site.files() if "edge-agent" in name] == []
@@ -175,28 +189,28 @@ USAGE = [
 
 
 @pytest.mark.parametrize(("arguments", "said"), USAGE)
-def test_a_wrong_command_line_is_told(site: Site, arguments: list[str], said: str) -> None:
-    assert said in site.run("--dry-run", *arguments, status=2)
+def test_a_wrong_command_line_is_told(everybodys: Site, arguments: list[str], said: str) -> None:
+    assert said in everybodys.run("--dry-run", *arguments, status=2)
 
 
-def test_two_at_once_are_one_too_many(site: Site) -> None:
+def test_two_at_once_are_one_too_many(everybodys: Site) -> None:
     import fcntl
 
-    site.root.mkdir(exist_ok=True)
-    descriptor = os.open(site.root, os.O_RDONLY)
+    everybodys.root.mkdir(exist_ok=True)
+    descriptor = os.open(everybodys.root, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        assert "another installation is under way" in site.run("--uninstall", status=3)
+        assert "another installation is under way" in everybodys.run("--uninstall", status=3)
     finally:
         os.close(descriptor)
 
 
-def test_an_old_python_is_refused_with_what_to_install(site: Site, tmp_path: Path) -> None:
+def test_an_old_python_is_refused_with_what_to_install(everybodys: Site, tmp_path: Path) -> None:
     old = tmp_path / "python3"
     old.write_text('#!/bin/sh\n[ "$1" = --version ] && echo "Python 3.10.12"\nexit 1\n')
     old.chmod(0o755)
     done = subprocess.run(
-        [site.sources / "scripts/install"],
+        [everybodys.sources / "scripts/install"],
         env={**os.environ, "PYTHON": str(old)},
         capture_output=True,
         text=True,
