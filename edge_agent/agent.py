@@ -18,6 +18,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 
 from edge_agent import condition
+from edge_agent.aiming import Aimer
 from edge_agent.announcer import Announcer, ShownHint
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, CameraStatus
@@ -149,13 +150,22 @@ class Agent:
             verifications=self._verifications,
             announcer=self._announcer,
         )
+        self.aimer = Aimer(
+            self._parts,
+            camera=self.camera,
+            verifications=self._verifications,
+            keeper=self.keeper,
+            announcer=self._announcer,
+            rooms=self._rooms,
+            clock=self.clock,
+        )
         if start_anew is not None:
             self.camera.ending = Ending(self._verifications.end_if_idle, self._verifications.go_on, start_anew)
         self._ready = asyncio.Event()
 
     def _studio(self) -> Studio:
         return Studio(
-            open_camera=self.camera.open,
+            open_camera=lambda: self.camera.open("enrolment"),
             close_camera=self.camera.release,
             camera_worker=self._rooms.camera,
             inference_worker=self._rooms.inference,
@@ -200,6 +210,7 @@ class Agent:
         self._links.close()
         await self._verifications.interrupt("interrupted", "the agent stopped")
         await self._enroller.end(SessionRefused("cannot enrol: the agent is stopping", code="stopping"))
+        await self.aimer.end("stopping")
         await self._tasks.cancel()
         self.bus.close()
 
@@ -385,7 +396,8 @@ class Agent:
         """How the agent is, in words, for the service manager."""
         if not self.started:
             return "starting"
-        return condition.in_words(self.faults, self.forwarder_status, searching=self.searching)
+        words = condition.in_words(self.faults, self.forwarder_status, searching=self.searching)
+        return f"the live picture is on (aim); {words}" if self.aimer.on else words
 
     @property
     def searching(self) -> bool:

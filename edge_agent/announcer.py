@@ -92,6 +92,10 @@ class Announcer:
             raise
         say("ended")
 
+    def aim(self, state: str, reason: str | None = None) -> None:
+        """Somebody who mounts the camera sees the live picture (``on``), or no longer (``off``), for a reason."""
+        self._publish("aim", {"state": state, "reason": reason})
+
     def camera_status(self, status: CameraStatus) -> None:
         """The terminal's camera, also between verifications: lost, or a step of its recovery, or back."""
         self._publish("camera", _camera_data(status))

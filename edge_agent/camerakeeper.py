@@ -17,7 +17,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeVar
+from typing import Literal, TypeVar
 
 from edge_agent.camera import Camera, CameraRecovery, CameraStatus, camera_recovery, last_exit
 from edge_agent.camera.ladder import ALL_STEPS, Step
@@ -31,12 +31,19 @@ from edge_agent.workers import Worker
 log = logging.getLogger(__name__)
 T = TypeVar("T")
 
+Purpose = Literal["verification", "enrolment", "check"]
+"""What the camera is opened for."""
+
 PROBE_S = 5.0
 """How often a lost camera is looked after; when it is tried says the ladder."""
 HUNG_S = 30.0
 """Every call of a camera ends within 20 s (see its port): one that has not ended by now hangs."""
 NO_CAMERA = CameraStatus("none", Step.NONE, 0, None, "camera.source is none", None)
 """The operator wants it so: nothing is missing and nothing is tried. A verification is refused all the same."""
+
+
+async def _nobody(_: Purpose) -> None:
+    """Nobody has to make way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +78,8 @@ class Camerakeeper:
         self._on_change, self._beat = on_change, beat
         self.ending: Ending | None = None
         """None: nobody would start the daemon again."""
+        self.make_way: Callable[[Purpose], Awaitable[None]] = _nobody
+        """Called before every use: whoever has the camera for something less urgent closes it, and then this returns."""
         self._taken = False
         self._probing: asyncio.Task[None] | None = None
         self._probe_failed = False
@@ -150,15 +159,17 @@ class Camerakeeper:
 
     # -- for a session ----------------------------------------------------------------------------------------------
 
-    async def open(self) -> Camera:
+    async def open(self, purpose: Purpose = "verification") -> Camera:
         """An open camera, by the step that is due. Raises CameraError; otherwise ``release`` it.
 
         A probe that is under way is waited for: one that fails was this session's try too, so nobody waits twice.
         """
+        await self.make_way(purpose)
         return await self._use(self._recovery.open, keep=True)
 
     async def examine(self) -> None:
         """Open the camera and close it again. Raises CameraError."""
+        await self.make_way("check")
         await self._use(self._recovery.examine, keep=False)
 
     async def _use(self, act: Callable[[], T], *, keep: bool) -> T:

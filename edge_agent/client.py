@@ -47,6 +47,8 @@ RESTARTING = {"starting", "stopping"}
 FROM_THE_START = "0"
 """The id to resume events after for everything that the agent remembers."""
 
+CAMERA_S = 60.0
+"""Opening a camera takes half a minute at most, and models may have to be loaded."""
 ERASE_S = 300.0
 """Erasing rewrites files: so much longer on a slow card."""
 UPLOAD_S = 120.0
@@ -330,6 +332,21 @@ class AgentClient:
                 response.read()
                 raise _error(response)
             yield from _parse(response.iter_lines())
+
+    def aim(self, limit_s: float) -> Iterator[JsonObject]:
+        """The live picture, look by look; see docs/aim.md. The last one has ``ended`` alone. Raises ApiError (``busy``).
+
+        Closing the iterator, from the thread that reads it, closes the camera.
+        """
+        timeout = httpx.Timeout(self._timeout_s, read=CAMERA_S)
+        try:
+            with self._http.stream("POST", "/v1/aim", params={"limit_s": f"{limit_s:g}"}, timeout=timeout) as response:
+                if response.status_code >= 400:
+                    response.read()
+                    raise _error(response)
+                yield from map(json.loads, response.iter_lines())
+        except httpx.TransportError as exc:
+            raise self._unreachable(exc) from exc
 
     def _call(self, method: str, path: str, *, slow: float = 0.0, **options: Any) -> httpx.Response:
         safe = method == "GET" or "Idempotency-Key" in options.get("headers", {})

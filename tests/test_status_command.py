@@ -21,7 +21,7 @@ CAMERA = CameraBody(state="unknown", step="none", failures=0, code=None, detail=
 NETWORK = NetworkBody(state="unknown", stopped_code=None, last_error=None, last_success_at=None)
 QUEUE = QueueStatusBody(depth=0, parked=0, bytes=0, oldest_age_s=None, states=None)
 BODY = StatusBody(
-    version="1", terminal_id="t", simulator=False, started_at=NOW, uptime_s=125.0, started=True, ready=True, searching=False,
+    version="1", terminal_id="t", simulator=False, started_at=NOW, uptime_s=125.0, started=True, ready=True, searching=False, aiming=False,
     faults=[], configuration=ConfigurationBody(file=None, last_reload=None, reloads=None, restart_needed=[], trial=None),
     pack="open", frames={}, first_frame_after_s=None, camera=CAMERA, network=NETWORK, queue=QUEUE,
     storage=UnavailableBody(error="x"), access=None,
@@ -33,6 +33,7 @@ BODY = StatusBody(
     [
         ({}, "running 2m05s, waiting for a request; models: open"),
         ({"searching": True}, "running 2m05s, searching; models: open"),
+        ({"aiming": True}, "running 2m05s, waiting for a request, and an admin sees the live picture (aim); models: open"),
         ({}, "camera: not tried yet: a verification tries it"),
         ({"camera": CAMERA.model_copy(update={"state": "ok", "detail": "replay of a.png"})}, "camera: ok: replay of a.png"),
         ({"camera": CAMERA.model_copy(update={"state": "none", "detail": "camera.source is none"})},

@@ -54,6 +54,7 @@ async def status(call: Call) -> Response:
         started=agent.started,
         ready=agent.ready,
         searching=agent.searching,
+        aiming=agent.aimer.on,
         faults=[
             FaultBody(part=part, code=error.code, detail=error.message, hint=error.hint)
             for part, error in agent.faults.items()

@@ -11,6 +11,7 @@ from edge_agent.types import JsonObject
 
 JSON = "application/json"
 EVENT_STREAM = "text/event-stream"
+LOOKS = "application/x-ndjson"
 
 
 @dataclass(frozen=True, slots=True)

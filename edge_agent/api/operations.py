@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edge_agent.api import wire, wire_outbox, wire_status
-from edge_agent.api.operation import EVENT_STREAM, JSON, Answer, Link, Operation, Parameter, Payload
+from edge_agent.api.operation import EVENT_STREAM, JSON, LOOKS, Answer, Link, Operation, Parameter, Payload
 from edge_agent.events import EVENT_ID
 from edge_agent.types import JsonObject, State
 
@@ -42,6 +42,10 @@ ENROLMENT_S = Parameter(
     {"type": "number", "anyOf": [{"const": 0}, {"minimum": 1}], "maximum": wire.MAX_ENROLMENT_S, "default": 0},
     "From the camera: how long to film, in seconds; 0 = as configured (`enrolment.search_timeout_s`).",
 )
+AIM_LIMIT = Parameter(
+    "limit_s", {"type": "number", "minimum": 0, "maximum": wire.MAX_AIM_S, "default": wire.AIM_S},
+    "It ends by itself after so many seconds; 0 = the default.",
+)  # fmt: skip
 PICTURES = ("image/jpeg", "image/png", "image/webp", "image/bmp")
 BEFORE = Parameter("before", {"type": "integer", "minimum": 1, "maximum": 10**18 - 1},
                    "`next_before` of the page before.")  # fmt: skip
@@ -199,6 +203,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("POST", "/v1/adopt"): Operation(
         "adoptState", "outbox", {200: Answer(wire_outbox.AdoptionBody, "Accepted.")}, STORE | {"not_moved"}
+    ),
+    ("POST", "/v1/aim"): Operation(
+        "aim",
+        "condition",
+        {200: Answer(LOOKS, "Looks as they come, one JSON object a line.", PRIVATE)},
+        frozenset({"busy", "stopping", "camera_unavailable"}),
+        query=(AIM_LIMIT,),
     ),
     ("POST", "/v1/reload"): Operation(
         "reloadConfiguration", "configuration", {200: Answer(wire.ReloadBody, "Taken.")},

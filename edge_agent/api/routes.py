@@ -19,6 +19,7 @@ from starlette.routing import Route
 
 from edge_agent.agent import Agent
 from edge_agent.api import (
+    aiming,
     condition,
     configuring,
     describing,
@@ -85,6 +86,7 @@ def route_table() -> tuple[Entry, ...]:
         Entry("POST", "/v1/audit/verify", "admin", outbox_routes.verify_audit),
         Entry("POST", "/v1/key/rotate", "admin", outbox_routes.rotate_key),
         Entry("POST", "/v1/adopt", "admin", outbox_routes.adopt),
+        Entry("POST", "/v1/aim", "admin", aiming.aim),
         Entry("POST", "/v1/reload", "admin", configuring.reload),
         Entry("POST", "/v1/config/apply", "admin", configuring.apply_config),
         Entry("GET", "/v1/config/trial", "admin", configuring.config_trial),

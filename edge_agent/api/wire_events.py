@@ -57,6 +57,15 @@ class EnrolmentEvent(EventBody):
     code: str | None = Field(description="of ended: null = uploaded, else the problem's code, or cancelled")
 
 
+class AimEvent(EventBody):
+    """An admin who mounts the camera sees the live picture, or no longer."""
+
+    state: Literal["on", "off"]
+    reason: Literal["verification", "enrolment", "check", "time", "left", "not_read", "stopping", "failed"] | None = (
+        Field(description="of off: who needed the camera, or why else it ended")
+    )
+
+
 class NetworkEvent(EventBody):
     """CypherFace can be used, or not, or forwarding stopped."""
 
@@ -96,6 +105,7 @@ EVENTS: dict[str, type[EventBody]] = {
     "hint": HintEvent,
     "camera": CameraEvent,
     "enrolment": EnrolmentEvent,
+    "aim": AimEvent,
     "network": NetworkEvent,
     "storage": StorageEvent,
     "configuration": ConfigurationEvent,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Literal
 
-from pydantic import BaseModel
+from pydantic import BaseModel, Field
 
 
 class HealthBody(BaseModel):
@@ -184,6 +184,7 @@ class StatusBody(BaseModel):
     """Everything that could be brought up was."""
     ready: bool
     searching: bool
+    aiming: bool = Field(description="an admin sees the live picture; a verification ends it")
     faults: list[FaultBody]
     configuration: ConfigurationBody
     pack: str

@@ -20,6 +20,7 @@ COMMANDS = {
     "doctor": ("edge_agent.cli.doctor", "doctor"),
     "simulate": ("edge_agent.cli.simulate", "simulate"),
     "demo": ("edge_agent.cli.demo", "demo"),
+    "aim": ("edge_agent.cli.aim", "aim"),
     "config": ("edge_agent.cli.config", "config"),
     "evaluate": ("edge_agent.cli.evaluate", "evaluate"),
     "calibrate": ("edge_agent.cli.calibrate", "calibrate"),

@@ -152,6 +152,7 @@ def warning_lines(body: Authenticity) -> Iterator[str]:
 def status_lines(body: StatusBody) -> Iterator[str]:
     """``status``, without what is missing."""
     doing = "searching" if body.searching else "waiting for a request"
+    doing += ", and an admin sees the live picture (aim)" if body.aiming else ""
     yield f"  running {age(body.uptime_s)}, {doing}; models: {body.pack}"
     yield f"  camera: {_camera(body.camera)}"
     yield f"  network: {_network(body.network)}"

@@ -140,3 +140,12 @@ def encode_jpeg(image: Image, quality: int = 90) -> bytes:
     if not done:
         raise ValueError("cannot encode the picture as JPEG")
     return bytes(data.tobytes())
+
+
+def shown_jpeg(image: Image, *, max_side_px: int, quality: int) -> bytes:
+    """``image`` as a JPEG for a screen, its longer side reduced to ``max_side_px``. Raises ValueError as encode_jpeg."""
+    scale = max_side_px / max(image.shape[:2])
+    if scale < 1.0:
+        size = (max(1, round(image.shape[1] * scale)), max(1, round(image.shape[0] * scale)))
+        image = np.asarray(cv2.resize(image, size, interpolation=cv2.INTER_AREA), np.uint8)
+    return encode_jpeg(image, quality)

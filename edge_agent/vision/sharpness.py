@@ -49,6 +49,20 @@ def sharpness(luma: NDArray[np.uint8]) -> float | None:
     None when the patch has no edges to judge. A Gaussian blur of 3 % of the inter-eye distance gives about 0.5, of
     4 % about 0.4, of 5 % about 0.3.
     """
+    return _sharpness(luma, most=1.0)
+
+
+def scene_sharpness(image: NDArray[np.uint8]) -> float | None:
+    """As ``sharpness``, of the middle half of a picture, uint8 (H, W, 3) BGR, at its own resolution, without the upper end.
+
+    For turning a lens: it compares one scene with itself, per pixel and not per inter-eye distance. None without edges.
+    """
+    height, width = image.shape[:2]
+    middle = image[height // 4 : height - height // 4, width // 4 : width - width // 4]
+    return _sharpness(np.asarray(cv2.cvtColor(middle, cv2.COLOR_BGR2GRAY), np.uint8), most=np.inf)
+
+
+def _sharpness(luma: NDArray[np.uint8], *, most: float) -> float | None:
     plane = luma.astype(np.float32)
     coarse_x, coarse_y = _gradient(plane, COARSE_SIGMA_PX)
     fine_x, fine_y = _gradient(plane, FINE_SIGMA_PX)
@@ -61,7 +75,7 @@ def sharpness(luma: NDArray[np.uint8]) -> float | None:
         return None
     grain = noise_sigma(plane) / float(np.mean([edge.strength for edge in found]))
     steepness = min(edge.steepness for edge in found)
-    return float(np.clip(steepness - 1.0, 0.0, 1.0)) * min(1.0, MAX_GRAIN / max(grain, 1e-6))
+    return float(np.clip(steepness - 1.0, 0.0, most)) * min(1.0, MAX_GRAIN / max(grain, 1e-6))
 
 
 def noise_sigma(plane: Plane) -> float:

@@ -57,10 +57,12 @@ MAY_IMPORT = {
     "workers",
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability config offline outbox storekeeper",
-    "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening "
+    "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening aiming "
     "announcer availability camerakeeper condition forwarder health links offline parts reload services storekeeper tally tasks timeservice "
     "verifications waiting",
     "decommission": "config outbox",
+    "looking": "config camera report screening session texts vision workers",
+    "aiming": "announcer camera camerakeeper looking outbox parts screening storekeeper verifications",
     "current": "config agent outbox reload trial",
     "trial_health": "agent reload trial",
     "settings": "config agent outbox reload trial current trial_health",
@@ -69,16 +71,17 @@ MAY_IMPORT = {
     "health": "",
     "supervision": "health",
     "listening": "config",
-    "api": "config events texts outbox announcer agent enrolment metrics settings trial",
+    "api": "config events texts outbox announcer agent enrolment metrics settings trial aiming",
     "daemon": "config screening agent settings supervision api journal listening trial",
     "client": "api",
     "doctor": "config api camera client cypherface outbox packs screening timeservice vision",
+    "aim": "camera config client gate listening looking outbox screening vision workers",
     "sandbox": "config packs picture vision",
     "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
     "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client texts "
-    "decommission doctor journal sandbox demo bench simulator evaluate",
+    "aim decommission doctor journal listening sandbox demo bench simulator evaluate",
     "evaluate": "config packs picture report gate screening session camera",
     "__main__": "cli",
 }
