@@ -64,7 +64,7 @@ class Aim:
     async def _film(self) -> None:
         try:
             async with asyncio.timeout(self._limit_s):
-                while await self._taken(await self._looking.next()):
+                while self.ended is None and await self._taken(await self._looking.next()):
                     pass
             self._end_with("not_read")
         except TimeoutError:
@@ -77,7 +77,8 @@ class Aim:
 
     async def _taken(self, look: Look) -> bool:
         try:
-            await asyncio.wait_for(self._slot.put(look), NOT_READ_S)
+            async with asyncio.timeout(NOT_READ_S):  # wait_for loses a cancellation that comes with the put
+                await self._slot.put(look)
         except TimeoutError:
             return False
         return True

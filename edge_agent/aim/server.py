@@ -44,7 +44,8 @@ async def serve(source: Source, listener: socket.socket, show: Show, door: Door,
     show.finish(end)
     if show.opened.is_set():
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(show.told.wait(), LAST_WORDS_S)
+            async with asyncio.timeout(LAST_WORDS_S):
+                await show.told.wait()
     server.should_exit = True
     await serving
     if failure is not None:
