@@ -20,7 +20,10 @@ if TYPE_CHECKING:
     from edge_agent.aim.show import Ended
     from edge_agent.aim.sources import Source
 
-GAVE_WAY = frozenset({"verification", "enrolment", "check", "agent"})
+EXIT_CODES = dict.fromkeys(("verification", "enrolment", "check", "agent"), 1) | dict.fromkeys(
+    ("left", "stopping", "failed", "not_read"), 3
+)
+"""By the reason for the end; 0 for what a person or the time did."""
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 """A broken SSH connection and Ctrl-Z too: a process that stands still would keep the camera."""
 
@@ -39,7 +42,7 @@ def aim(port: int, minutes: float, socket: Path | None, config_path: Path) -> No
     browser. The camera is on while the page is open, and gives way at once to a verification. Nothing is stored.
 
     Exit code 0 when you or the time ended it, 1 when somebody else has or needs the camera, 2 for a mistake in the
-    configuration, 3 when the camera or the port cannot be used.
+    configuration, 3 when the camera, the port or the agent cannot be used.
     """
     from edge_agent.aim.sources import FromAgent, OwnCamera, agent_answers
 
@@ -47,7 +50,7 @@ def aim(port: int, minutes: float, socket: Path | None, config_path: Path) -> No
     source: Source = FromAgent(where) if agent_answers(where) else OwnCamera(load_config(config_path))
     end = asyncio.run(_aim(source, port, minutes))
     click.echo(f"off: {end.text}", err=True)
-    sys.exit(1 if end.reason in GAVE_WAY else 0)
+    sys.exit(EXIT_CODES.get(end.reason, 0))
 
 
 async def _aim(source: Source, port: int, minutes: float) -> Ended:
