@@ -40,7 +40,7 @@ GAUGES: dict[str, Gauge] = {
     "sharpness": Gauge("Sharpness", "Sharpness of the face", True, 0.0, 1.0, ""),
     "eyes_visible": Gauge("Sharpness", "Eyes visible", True, 0.0, 1.0, ""),
     "mouth_visible": Gauge("Sharpness", "Mouth visible", True, 0.0, 1.0, ""),
-    "out_of_bounds": Gauge("Liveness", "Outside the picture", False, 0.0, 1.0, "of crop"),
+    "out_of_bounds": Gauge("Liveness", "Crop outside", False, 0.0, 1.0, "of crop"),
     "live": Gauge("Liveness", "Live", True, 0.0, 1.0, ""),
 }
 """By ``measure`` of the check, without the model's name; by ``code:measure`` where one quantity has two limits."""

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.aim import server
 from edge_agent.aim.gauges import GAUGES
 from edge_agent.aim.sources import FromAgent
 from edge_agent.sandbox.server import SandboxServer
@@ -47,8 +48,9 @@ def shown(browser: Browser, folder: str | None, name: str) -> None:
 
 
 def test_a_person_can_read_the_page_at_both_sizes_and_is_told_that_a_verification_began(
-    running: Terminal, tmp_path: Path
+    running: Terminal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(server, "LAST_WORDS_S", 30.0)
     folder = os.environ.get("EDGE_AGENT_SCREENSHOTS")
     running.eyes.sees = measurement(inter_eye_px=31.0)
     with Page(FromAgent(running.socket)) as page, Browser(tmp_path / "profile") as browser:
