@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,11 +17,11 @@ from edge_agent.aim.gauges import GAUGES
 from edge_agent.aim.show import TEXTS, Ended, ended
 from edge_agent.aim.sources import FromAgent, OwnCamera
 from edge_agent.aiming import Reason
-from edge_agent.cli.aim import aim
+from edge_agent.cli.aim import ENDS, aim
 from edge_agent.config import GateSection, load
-from edge_agent.errors import CameraError, ModelError
+from edge_agent.errors import CameraError, EnvironmentFault, ModelError
 from edge_agent.gate import _rules, check_frame, check_liveness
-from edge_agent.listening import bind
+from edge_agent.listening import bind, bind_tcp
 from edge_agent.types import Check, JsonObject
 from tests.aim.stage import Clock, MadeUp, Page
 from tests.api.test_camera import until
@@ -251,10 +253,16 @@ def test_the_command_prints_the_link_and_why_it_ended(
     assert done.stderr.endswith(f"off: {ended(reason).text}\n")
 
 
-def test_a_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
-    from edge_agent.errors import EnvironmentFault
-    from edge_agent.listening import bind_tcp
+@pytest.mark.parametrize("number", ENDS)
+def test_ctrl_c_ctrl_z_and_a_broken_connection_end_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    monkeypatch.setattr("edge_agent.cli.aim._say", lambda *_: os.kill(os.getpid(), number))
+    done = CliRunner().invoke(aim, ["--config", str(write_config(tmp_path)), "--port", "0"])
+    assert (done.exit_code, done.stderr) == (0, "off: You stopped it.\n"), done.output
 
+
+def test_a_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
     with bind_tcp("127.0.0.1:0") as taken, pytest.raises(EnvironmentFault, match="cannot listen") as refused:
         CliRunner().invoke(
             aim, ["--config", str(write_config(tmp_path)), "--port", str(taken.getsockname()[1])],
