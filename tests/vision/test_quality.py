@@ -19,6 +19,7 @@ from edge_agent.vision.align import ARCFACE_TEMPLATE
 from edge_agent.vision.opening import open_pipeline
 from edge_agent.vision.pipeline import Pipeline
 from edge_agent.vision.quality import entropy_bits, face_mask, light_uniformity, measure_face
+from edge_agent.vision.sharpness import scene_sharpness
 from tests.vision.conftest import Picture
 
 LIMITS = GateSection()
@@ -187,3 +188,16 @@ def test_one_person_keeps_the_appearance_another_does_not(open_pack: Pipeline, p
     first, second, third = (measured(open_pack, each).appearance for each in (image, moved, other))
     assert first is not None and second is not None and third is not None
     assert first @ second > 0.9 > LIMITS.min_track_similarity > first @ third
+
+
+def test_the_sharpness_of_a_scene_grows_until_the_lens_is_right_and_has_no_upper_end() -> None:
+    scene = np.full((240, 320, 3), 60, np.uint8)
+    for x in range(20, 300, 40):
+        scene[20:220, x : x + 20] = 190
+    for y in range(20, 220, 50):
+        scene[y : y + 25, 20:300] //= 2
+    found = [scene_sharpness(cv2.GaussianBlur(scene, (0, 0), sigma)) or 0.0 for sigma in (5.0, 3.0, 2.0, 1.0, 0.3)]
+    assert found == sorted(found)
+    assert 0.0 < found[0] < 0.4
+    assert found[-1] > 1.0
+    assert scene_sharpness(np.full((240, 320, 3), 60, np.uint8)) is None
