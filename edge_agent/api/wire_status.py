@@ -184,7 +184,7 @@ class StatusBody(BaseModel):
     """Everything that could be brought up was."""
     ready: bool
     searching: bool
-    aiming: bool = Field(description="an admin sees the live picture; a verification ends it")
+    aiming: bool = Field(default=False, description="an admin sees the live picture; a verification ends it")
     faults: list[FaultBody]
     configuration: ConfigurationBody
     pack: str
