@@ -165,6 +165,11 @@ class Structure:
             history = self._query("audit_of", id=verification_id).fetchall()
             return Description(_record(row, now), now.running_s, tuple(history_entry(entry) for entry in history))
 
+    def states(self) -> dict[str, int]:
+        """How many verifications are in each state that there are some in."""
+        with self._snapshot():
+            return {row["state"]: row["number"] for row in self._query("count_states")}
+
     def queue(self) -> QueueStats:
         """As ``Store.queue``."""
         with self._snapshot():

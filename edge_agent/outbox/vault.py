@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import sqlite3
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, Protocol
 
 from edge_agent.errors import StorageError
 from edge_agent.outbox.crypto import KEY_BYTES, DeviceKeys, StoreKeys, mac, same, tampered
@@ -17,6 +19,14 @@ SECRETS = ("lookup", "row", "audit")
 _IDENTITY_FILES = (Path("/etc/machine-id"), Path("/proc/device-tree/serial-number"))
 """The installation, and on a Pi or Jetson the board: a moved card has the same first, another second. Both are
 readable by everybody, so the daemon and root see the same identity."""
+
+
+class Readable(Protocol):
+    """What unlocking needs of a database: it reads."""
+
+    @property
+    def path(self) -> Path: ...
+    def execute(self, sql: str, **values: Any) -> sqlite3.Cursor: ...
 
 
 def machine_identity() -> str:
@@ -50,7 +60,7 @@ def initialise(database: Database, sql: Mapping[str, str], device_key: bytes, cr
 
 
 def unlock(
-    database: Database, sql: Mapping[str, str], device_key: bytes, previous_key: bytes | None = None
+    database: Readable, sql: Mapping[str, str], device_key: bytes, previous_key: bytes | None = None
 ) -> StoreKeys:
     """The keys of an existing store. ``previous_key`` is asked for what ``device_key`` does not open.
 
@@ -67,7 +77,7 @@ def unlock(
     return StoreKeys(devices, lookup[FIRST_GENERATION], rows, audits, configured, previous_key is not None)
 
 
-def _open_generations(database: Database, sql: Mapping[str, str], given: Sequence[DeviceKeys]) -> dict[int, DeviceKeys]:
+def _open_generations(database: Readable, sql: Mapping[str, str], given: Sequence[DeviceKeys]) -> dict[int, DeviceKeys]:
     checks = database.execute(sql["check_values"]).fetchall()
     devices = {
         check["generation"]: device
@@ -91,7 +101,7 @@ def _open_generations(database: Database, sql: Mapping[str, str], given: Sequenc
 
 
 def _open_secrets(
-    database: Database, sql: Mapping[str, str], devices: Mapping[int, DeviceKeys]
+    database: Readable, sql: Mapping[str, str], devices: Mapping[int, DeviceKeys]
 ) -> dict[str, dict[int, bytes]]:
     """By name, then by generation."""
     found: dict[str, dict[int, bytes]] = {name: {} for name in SECRETS}
