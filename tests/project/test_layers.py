@@ -76,12 +76,13 @@ MAY_IMPORT = {
     "client": "api",
     "doctor": "config api camera client cypherface outbox packs screening timeservice vision",
     "aim": "camera config client gate listening looking outbox screening vision workers",
+    "bundle": "config camera doctor metrics outbox packs reload",
     "sandbox": "config packs picture vision",
     "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
     "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client texts "
-    "aim decommission doctor journal listening sandbox demo bench simulator evaluate",
+    "aim bundle decommission doctor journal listening sandbox demo bench simulator evaluate",
     "evaluate": "config packs picture report gate screening session camera",
     "__main__": "cli",
 }
