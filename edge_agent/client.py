@@ -199,6 +199,10 @@ class AgentClient:
         """How the agent is doing."""
         return self._json("GET", "/v1/status")
 
+    def metrics(self) -> str:
+        """The page of metrics, in Prometheus' text format."""
+        return self._call("GET", "/metrics").text
+
     def ready(self) -> bool:
         """True when a verification could start."""
         try:

@@ -18,6 +18,7 @@ COMMANDS = {
     "verify": ("edge_agent.cli.verify", "verify"),
     "status": ("edge_agent.cli.verify", "status"),
     "doctor": ("edge_agent.cli.doctor", "doctor"),
+    "bundle": ("edge_agent.cli.bundle", "bundle"),
     "simulate": ("edge_agent.cli.simulate", "simulate"),
     "demo": ("edge_agent.cli.demo", "demo"),
     "aim": ("edge_agent.cli.aim", "aim"),
