@@ -10,7 +10,7 @@ from edge_agent.bundle.part import Found, Gap, Member, Terminal, as_json
 from edge_agent.bundle.picking import HOW_MANY, NUMBER, WORD, Shape, picked
 from edge_agent.metrics.catalogue import METRICS, PROCESS
 
-ANSWER_S: Final = 10.0
+ANSWER_S: Final = 20.0
 STATUS: Final[Shape] = {
     "version": WORD, "simulator": NUMBER, "started_at": WORD, "uptime_s": NUMBER, "started": NUMBER, "ready": NUMBER,
     "searching": NUMBER, "pack": WORD, "frames": {"*": NUMBER}, "first_frame_after_s": NUMBER,

@@ -24,18 +24,18 @@ FORMAT: Final = "edge-agent bundle"
 VERSION: Final = 1
 """Of the manifest."""
 MANIFEST: Final = "manifest.json"
-NAMES_S: Final = 30.0
+NAMES_S: Final = 60.0
 PARTS: Final = (
-    Part("configuration", configuration.configuration, 20.0),
+    Part("configuration", configuration.configuration, 60.0),
     Part("doctor", checks.checks, 300.0),
-    Part("status", agent.status, 20.0),
-    Part("metrics", agent.metrics, 20.0),
-    Part("outbox", stored.stored, 60.0),
-    Part("journal", journal.journal, 60.0),
-    Part("service", unit.unit, 30.0),
-    Part("versions", machine.versions, 20.0),
-    Part("hardware", machine.hardware, 20.0),
-    Part("models", machine.models, 60.0),
+    Part("status", agent.status, 60.0),
+    Part("metrics", agent.metrics, 60.0),
+    Part("outbox", stored.stored, 120.0),
+    Part("journal", journal.journal, 120.0),
+    Part("service", unit.unit, 60.0),
+    Part("versions", machine.versions, 60.0),
+    Part("hardware", machine.hardware, 60.0),
+    Part("models", machine.models, 120.0),
 )
 
 

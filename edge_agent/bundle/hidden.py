@@ -22,6 +22,7 @@ from edge_agent.outbox.structure import require_outbox
 SECRET_KEYS = frozenset({"api_key", "key", "previous_key", "token", "enrol_token", "admin_token"})
 """Keys of the configuration that name a secret; in a file that cannot be used one may stand there itself."""
 _TELLING = re.compile(r"KEY|TOKEN|SECRET|PASS|CREDENTIAL|AUTH|COOKIE", re.IGNORECASE)
+_PLACE = re.compile(r"_(?:SOCK|FILE|DIR|DIRECTORY|PATH|URL|MODE|TYPE)$", re.IGNORECASE)
 MAX_SECRET_BYTES = 64 * 1024
 NOT_COMPARED = "texts were not compared with the user ids in the outbox"
 
@@ -31,8 +32,14 @@ def secrets(config_path: Path, folders: Iterable[Path], environment: Mapping[str
     found = set(_of_configuration(config_path))
     for folder in folders:
         found |= set(_of_folder(folder))
-    found |= {value.encode(errors="replace") for name, value in environment.items() if _TELLING.search(name)}
+    found |= {value.encode(errors="replace") for name, value in environment.items() if _is_secret(name, value)}
     return {secret for secret in found if len(secret) >= SHORTEST}
+
+
+def _is_secret(name: str, value: str) -> bool:
+    """By the variable's name, as far as its value is not a place or an everyday word: those must stay in the bundle."""
+    random = len(value) >= 16 or (len(value) >= 8 and any(c.isdigit() for c in value))
+    return random and _TELLING.search(name) is not None and _PLACE.search(name) is None
 
 
 def _of_configuration(path: Path) -> Iterator[bytes]:

@@ -7,6 +7,7 @@ is told only that there was one. The journal's own list of fields (``--output-fi
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -84,7 +85,11 @@ def _line(record: JsonObject) -> str:
 
 
 def _camera(terminal: Terminal, events: list[JsonObject]) -> Iterator[Found]:
-    exit_ = last_exit.read(terminal.config.state_dir) if terminal.config is not None else None
+    state_dir = terminal.config.state_dir if terminal.config is not None else None
+    hidden = state_dir is not None and state_dir.exists() and not os.access(state_dir, os.R_OK | os.X_OK)
+    if hidden:
+        yield Gap("camera", "this user may not read when the agent last ended for its camera's sake")
+    exit_ = None if hidden or state_dir is None else last_exit.read(state_dir)
     here = exit_ is not None and exit_.boot_id == terminal.around.sources.clock.boot_id()
     told = {
         "last_exit": None if exit_ is None else {"this_boot": here, "boottime_s": exit_.boottime_s},

@@ -13,6 +13,7 @@ from edge_agent.config import Config
 from edge_agent.outbox.database import DATABASE_FILE, KEY_FILE, LOCK_FILE
 from edge_agent.outbox.holdings import Holding, Holdings
 from edge_agent.outbox.records import Limits, VerificationRecord
+from edge_agent.outbox.space import RESERVE_FILE
 from edge_agent.outbox.structure import Structure
 from edge_agent.types import JsonObject, State
 
@@ -20,7 +21,15 @@ PAGE = 500
 MAX_ITEMS = 20_000
 """Captures that are looked at one by one; a fuller queue is described by these, the newest."""
 AGES_S = {"under_1_min": 60.0, "under_1_h": 3600.0, "under_1_d": 86_400.0, "under_3_d": 3 * 86_400.0}
-_OUR_FILES = (DATABASE_FILE, f"{DATABASE_FILE}-wal", f"{DATABASE_FILE}-shm", KEY_FILE, LOCK_FILE, CAMERA_EXIT)
+_OUR_FILES = (
+    DATABASE_FILE,
+    f"{DATABASE_FILE}-wal",
+    f"{DATABASE_FILE}-shm",
+    KEY_FILE,
+    LOCK_FILE,
+    RESERVE_FILE,
+    CAMERA_EXIT,
+)
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
 
 
@@ -78,7 +87,7 @@ def _age(age_s: float) -> str:
 
 
 def _held(holding: Holding) -> JsonObject:
-    """Without when: with one item it would be the time of one person's payment."""
+    """Without since when: of one item that would be the time of one person's payment."""
     return {"items": holding.items, "bytes": holding.bytes, "users": holding.users, "kept_s": holding.kept_s}
 
 

@@ -225,7 +225,14 @@ def surroundings(patient: Patient, *lines: str) -> Surroundings:
         sources=replace(doctors, run=run(patient, *lines)),
         os_release=patient.folder / "os-release",
         credential_folders=(patient.folder / "credentials",),
-        environment={"SOME_TOKEN": TOKEN, "LIVE_KEY": LIVE_KEY, "WHO": GUEST, "OTHER_SECRET": INLINE},
+        environment={
+            "SOME_TOKEN": TOKEN,
+            "LIVE_KEY": LIVE_KEY,
+            "WHO": GUEST,
+            "OTHER_SECRET": INLINE,
+            "CREDENTIALS_DIRECTORY": str(patient.folder),
+            "AUTH_MODE": "cypherface",
+        },
         examine=examine,
     )
 
