@@ -21,6 +21,8 @@ LEAST_NAME = 3
 """A shorter user id is not looked for: it is in every second word."""
 LONGEST_TEXT = 16_384
 """Characters; a longer text is cut off. No message of ours is as long."""
+REPEATED, REMEMBERED = 256, 4096
+"""Characters of a text, and number of texts, that are cleaned once: a log says the same again and again."""
 _BLOB = 20
 """Characters of a run without a blank that may be a key or a part of a picture."""
 
@@ -104,12 +106,21 @@ class Cleaner:
         """``names``: user ids and references."""
         written = {form for secret in secrets for form in forms(secret) if len(form) >= SHORTEST}
         named = {form for name in names if len(name) >= LEAST_NAME for form in forms(name.encode())}
+        self._done: dict[str, str] = {}
         self._secrets = _one_of(written)
         self._names = Words(named)
         self._telling = Words(form for form in named if len(form) >= WHOLE_WORD and not _is_a_word(form))
 
     def text(self, text: str) -> str:
         """One sentence or several lines."""
+        known = self._done.get(text)
+        if known is None:
+            known = self._cleaned(text)
+            if len(text) <= REPEATED and len(self._done) < REMEMBERED:
+                self._done[text] = known
+        return known
+
+    def _cleaned(self, text: str) -> str:
         if _BINARY.search(text):
             return REDACTED
         cut = text[:LONGEST_TEXT] + (" [cut off]" if len(text) > LONGEST_TEXT else "")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from edge_agent.bundle.cleaning import Cleaner
@@ -75,6 +75,7 @@ def test_the_last_look_finds_secrets_and_names(content: bytes, leaks: bool) -> N
 WORDS = st.lists(st.text("abB1-", min_size=1, max_size=12), max_size=6)
 
 
+@settings(deadline=None)  # the suite also runs on slow machines
 @given(words=WORDS, text=st.text("abB1- ", max_size=60))
 def test_words_are_found_where_a_plain_search_finds_them(words: list[str], text: str) -> None:
     """The longest first, at every place; short ones only where they stand alone."""
