@@ -13,7 +13,7 @@ from edge_agent.metrics.catalogue import METRICS, PROCESS
 ANSWER_S: Final = 20.0
 STATUS: Final[Shape] = {
     "version": WORD, "simulator": NUMBER, "started_at": WORD, "uptime_s": NUMBER, "started": NUMBER, "ready": NUMBER,
-    "searching": NUMBER, "pack": WORD, "frames": {"*": NUMBER}, "first_frame_after_s": NUMBER,
+    "searching": NUMBER, "aiming": NUMBER, "pack": WORD, "frames": {"*": NUMBER}, "first_frame_after_s": NUMBER,
     "faults": ({"part": WORD, "code": WORD, "detail": WORD, "hint": WORD},),
     "configuration": {
         "last_reload": {"at": WORD, "ok": NUMBER, "problems": HOW_MANY}, "reloads": {"*": NUMBER},
@@ -26,6 +26,11 @@ STATUS: Final[Shape] = {
               "states": {"*": NUMBER}},
     "storage": {"error": WORD, "takes_captures": NUMBER, "problem": WORD, "free_bytes": NUMBER, "reserve_bytes": NUMBER,
                 "rotation": WORD, "reopened": NUMBER, "salvaged": {"kept": NUMBER, "lost": HOW_MANY}},
+    "offline": {
+        "policy": WORD, "matches": {"verified": NUMBER, "not_verified": NUMBER, "newest_at": WORD},
+        "provisional": {"threshold": NUMBER, "measured": NUMBER, "templates": NUMBER, "users": NUMBER, "blocked": NUMBER,
+                        "unconfirmed": NUMBER, "answers": NUMBER, "offline_s": NUMBER, "counts": {"*": NUMBER}},
+    },
     "access": {"refused": {"*": NUMBER}, "tokens": (WORD,)},
 }  # fmt: skip
 """Of ``GET /v1/status``. ``network.last_error`` is not: it is what the service said, and may name a user."""
