@@ -118,7 +118,10 @@ class Retention(AsideRetention):
         with self._change() as now:
             row = self._find(verification_id)
             self._end_uploads(row, now)
-            record = self._apply("erase", row, now, _by(actor)) or self._record(row, now)
+            record = self._apply("erase", row, now, _by(actor))
+            if record is None:  # retention stripped it, and may have left templates of the consent that ends now
+                self._wipe_templates(row["user_hmac"], "erasure", now)
+                record = self._record(row, now)
             if self._is_idle(row["user_hmac"]):
                 self._delete_user(row["user_hmac"])
                 self._rewrite_users()

@@ -717,6 +717,20 @@ def test_a_template_outlives_what_it_was_made_of_and_its_user_goes_with_it(store
     assert store.verify().ok
 
 
+def test_a_consent_that_is_withdrawn_after_its_verification_was_stripped_ends_its_templates(
+    store: Store, clock: FakeClock
+) -> None:
+    store.limits = replace(store.limits, verdict_age_s=HOUR, template_age_s=24 * HOUR)
+    record = confirm(store)
+    clock.advance(HOUR)
+    store.tick()
+    assert (store.get(record.id).erased, len(templates(store))) == (True, 1)
+    store.withdraw(record.id, actor="uid:0")
+    assert templates(store) == []
+    assert store._query("user", user_hmac=store._keys.user_hmac("alice")).fetchone() is None
+    assert not store.erasure_pending
+
+
 def test_the_user_of_a_verification_that_waits_stays_without_a_template(store: Store, clock: FakeClock) -> None:
     confirm(store)
     waiting = offline(store)
