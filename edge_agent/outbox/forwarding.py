@@ -104,6 +104,7 @@ class Forwarding(Provisional):
                 detail,
                 token=lease.token,
                 positive=int(verdict.positive),
+                answered=int(self._was_answered(row)),
                 similarity=verdict.similarity,
                 matched_field=verdict.matched_field,
                 http_status=verdict.http_status,

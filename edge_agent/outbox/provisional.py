@@ -209,6 +209,12 @@ class Provisional(Templates):
         """What is older than any day counts for nothing any more."""
         self._query("prune_provisional_answers", before_s=now.running_s - 2 * _DAY_S)
 
+    def _was_answered(self, row: Row) -> bool:
+        """Whether a provisional yes was given, also where the capture was set aside and queued again since."""
+        if row["state"] == State.PROVISIONALLY_VERIFIED:
+            return True
+        return self._query("audited_answer", id=row["id"]).fetchone() is not None
+
     # -- what follows from a change
 
     def _apply(

@@ -442,6 +442,9 @@ SELECT count(*) AS users FROM provisional_blocks
 -- name: unconfirmed
 SELECT coalesce(sum(number), 0) AS number FROM state_counts WHERE state = 'provisionally_verified'
 
+-- name: audited_answer
+SELECT 1 FROM audit WHERE verification_id = :id AND event = 'answer' LIMIT 1
+
 -- name: all_templates
 SELECT * FROM templates
 

@@ -75,7 +75,7 @@ WHERE seq = :seq AND lease_token IS NOT NULL
 -- name: verdict
 UPDATE verifications
 SET state = CASE WHEN :positive THEN 'verified' ELSE 'not_verified' END, positive = :positive,
-    contradicted = (state = 'provisionally_verified' AND NOT :positive), similarity = :similarity,
+    contradicted = (:answered AND NOT :positive), similarity = :similarity,
     matched_field = :matched_field, http_status = :http_status, image_name = :image_name,
     verdict_at = :now, verdict_boot_id = :boot_id, verdict_boottime_s = :boottime_s,
     late = (deadline_boot_id <> :boot_id OR :boottime_s > deadline_boottime_s),

@@ -521,6 +521,26 @@ def test_a_contradiction_wipes_the_templates_and_blocks_until_a_verdict_in_time(
     assert offline(store).state is State.PROVISIONALLY_VERIFIED
 
 
+def test_a_no_after_a_yes_contradicts_it_also_where_the_capture_was_set_aside_in_between(store: Store) -> None:
+    confirm(store)
+    leased = lease_of(store, offline(store))
+    assert store.park(leased.record.id, leased.lease, code="not_found", status=404).state is State.FAILED
+    store.reopen(leased.record.id, actor="forwarder")
+    no = online(store, leased.record, positive=False)
+    assert (no.state, no.contradicted) == (State.NOT_VERIFIED, True)
+    assert (templates(store), events(store)[-1]) == ([], "contradicted")
+    assert store.verify().ok
+
+
+def test_a_yes_after_a_yes_contradicts_nothing_and_neither_does_a_no_to_what_had_no_answer(store: Store) -> None:
+    confirm(store)
+    answered = lease_of(store, offline(store))
+    store.park(answered.record.id, answered.lease, code="not_found", status=404)
+    store.reopen(answered.record.id, actor="forwarder")
+    assert not online(store, answered.record).contradicted
+    assert not online(store, captured(store), positive=False).contradicted
+
+
 def test_a_contradiction_of_one_user_is_nobody_elses(store: Store) -> None:
     confirm(store)
     confirm(store, "bob")
