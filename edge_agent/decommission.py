@@ -7,6 +7,7 @@ hold a secret are overwritten before; what a flash controller keeps of old block
 
 from __future__ import annotations
 
+import contextlib
 import os
 import stat
 from collections.abc import Callable, Iterator
@@ -18,6 +19,7 @@ from pydantic import BaseModel
 
 from edge_agent.config import Config, SecretRef
 from edge_agent.errors import ConfigurationError, EnvironmentFault, StorageError
+from edge_agent.outbox import keyfile
 from edge_agent.outbox.clock import Clock
 from edge_agent.outbox.database import DATABASE_FILE, KEY_FILE, LOCK_FILE, StateLock
 from edge_agent.outbox.files import sync_folder
@@ -27,9 +29,10 @@ CREDENTIALS = "credentials"
 """The folder beside the configuration where the unit takes credentials from."""
 CREDENTIAL_STORES = tuple(Path(f"/etc/{name}") for name in ("credstore", "credstore.encrypted"))
 """Where systemd looks for a credential without a path."""
-_MARKS = frozenset({LOCK_FILE, DATABASE_FILE, KEY_FILE})
-_HARMLESS = frozenset({"models"})
-"""What may be there before the agent ever ran."""
+_HARMLESS = frozenset({"models", LOCK_FILE})
+"""What may be there before the agent ever ran, or when the last purge had only its lock left to remove."""
+_BEGUN = b"purged by edge-agent\n"
+"""In the lock of a directory whose purge has begun: whatever is left of it can still be told from somebody else's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +98,8 @@ def purge(inventory: Inventory) -> Destroyed:
     with ExitStack() as stack:
         if inventory.state_dir.exists():
             stack.callback(StateLock(inventory.state_dir).release)
+            with contextlib.suppress(OSError):  # a full disk: then only one that is cut short cannot be repeated
+                (inventory.state_dir / LOCK_FILE).write_bytes(_BEGUN)
         gone = tuple(secret.key for secret in inventory.secrets if _destroy_secret(secret, failed))
         files, size = _empty(inventory.state_dir, failed)
         if failed:
@@ -113,17 +118,27 @@ def purge(inventory: Inventory) -> Destroyed:
 def _refuse_foreign(folder: Path) -> None:
     """A slip in ``state_dir`` must not cost somebody's home directory."""
     try:
-        names = {entry.name for entry in os.scandir(folder)}
+        foreign = bool({entry.name for entry in os.scandir(folder)} - _HARMLESS) and not _is_ours(folder)
     except FileNotFoundError:
         return
     except OSError as exc:
         raise EnvironmentFault(f"cannot look at {folder}: {exc.strerror}", hint="call as root") from exc
-    if names - _HARMLESS and not names & _MARKS:
+    if foreign:
         raise ConfigurationError(
             f"cannot purge {folder}: nothing in it says that it is the state directory of edge-agent",
             code="not_a_state_directory",
             hint="is this the right configuration? What is there was not touched",
         )
+
+
+def _is_ours(folder: Path) -> bool:
+    """By what is in our files, damaged as they may be: others have a ``lock`` and ``keys`` too."""
+    database, keys, lock = (folder / name for name in (DATABASE_FILE, KEY_FILE, LOCK_FILE))
+    if database.is_file() and database.stat().st_size > 0:
+        return True
+    if keys.is_file() and keyfile.load(folder) != keyfile.KeyMaterial():
+        return True
+    return lock.is_file() and lock.stat().st_size == len(_BEGUN) and lock.read_bytes() == _BEGUN
 
 
 def _files(folder: Path) -> Iterator[Path]:

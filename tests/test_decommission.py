@@ -215,6 +215,36 @@ def test_a_directory_of_somebody_else_is_never_emptied(doomed: Doomed) -> None:
     assert (doomed.credentials / "edge-agent-key").exists()
 
 
+@pytest.mark.parametrize("name", ["lock", "keys", "outbox.db"])
+def test_a_name_that_others_use_too_does_not_make_a_directory_ours(doomed: Doomed, name: str) -> None:
+    (doomed.folder / "elsewhere" / name).write_bytes(b"")
+    test_a_directory_of_somebody_else_is_never_emptied(doomed)
+
+
+def test_one_whose_database_is_gone_is_ours_by_its_key_file(doomed: Doomed) -> None:
+    (doomed.state_dir / "outbox.db").unlink()
+    assert doomed("purge", "--all", "--yes")[0] == 0
+    assert doomed.left() == set()
+
+
+def test_one_that_was_cut_short_is_known_for_ours_by_whatever_is_left(
+    doomed: Doomed, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rmdir = os.rmdir
+
+    def stubborn(path: Path) -> None:
+        if path.name == "aside":
+            raise PermissionError(1, "Operation not permitted")
+        rmdir(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.rmdir", stubborn)
+        assert doomed("purge", "--all", "--yes")[0] == 3
+    assert doomed.left() == {"state/aside", "state/lock"}
+    assert doomed("purge", "--all", "--yes")[0] == 0
+    assert doomed.left() == set()
+
+
 def test_without_a_database_keys_still_go(doomed: Doomed) -> None:
     shutil.rmtree(doomed.state_dir)
     assert doomed("purge", "--all", "--yes")[0] == 0
