@@ -350,7 +350,7 @@ class Forwarder:
             decision = Stop(decision.code)
         self._attempted(OUTCOMES[type(decision)], error.code)
         if isinstance(decision, Stop):
-            self._stop(decision.code)
+            await self._stop(decision.code)
         if isinstance(decision, Park):
             await self._park(attempt, error.code, error.server_message or error.message, error.status)
         else:
@@ -425,7 +425,7 @@ class Forwarder:
             elif isinstance(exc, Transient):
                 self._availability.answered()
             else:
-                self._stop(exc.code)
+                await self._stop(exc.code)
         else:
             self._availability.set("online")
 
@@ -434,17 +434,21 @@ class Forwarder:
         suspects = self._availability.suspect(leased.record.user_hmac, leased.record.id, code)
         if suspects is None:
             return False
-        self._stop(code)  # before anything is queued again
+        await self._stop(code)  # before anything is queued again
         for id_ in suspects - {leased.record.id}:
             with contextlib.suppress(AgentError):
                 await self._keeper.run(Store.reopen, id_, actor="forwarder")
         return True
 
-    def _stop(self, code: str) -> None:
+    async def _stop(self, code: str) -> None:
         """Stop forwarding: everything stays queued, one capture is tried every 15 minutes."""
         if self._availability.stop(code):
             moment = told("forwarding_stopped", code=code)
             log.error("forwarding stopped: %s; every capture stays queued", code, extra=moment)
+            with contextlib.suppress(
+                StorageError
+            ):  # the keeper says what is wrong; until a restart we know it ourselves
+                await self._keeper.run(Store.note_refused)
 
     def _network_changed(self, before: Network, now: Network) -> None:
         if self._retired:

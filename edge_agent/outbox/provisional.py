@@ -31,6 +31,8 @@ from edge_agent.types import State
 
 _OUTAGE = "outage"
 """The row of ``meta`` that tells since when CypherFace was not heard, and the answers given since."""
+_REFUSED = "refused"
+"""The row of ``meta`` that is there from when CypherFace refused us (a revoked key) until its next verdict."""
 _DAY_S = 24 * 3600.0
 RETIRED = "verdict"
 """The purpose that is over, where retention erases a verification."""
@@ -96,6 +98,14 @@ class Provisional(Templates):
         with self._change() as now:
             self._begin_outage(now)
 
+    def note_refused(self) -> None:
+        """CypherFace answers and refuses our credentials or settings: nothing is answered until its next verdict.
+
+        The forwarder knows it too, until it is restarted.
+        """
+        with self._change():
+            self._query("set_meta", name=_REFUSED, value=b"", mac=mac(self._keys.row, "meta", _REFUSED, b""))
+
     def provisional_summary(self) -> ProvisionalSummary:
         """How the policy stands, for the status. Raises StorageError ``tampered``."""
         with self._database.reading():
@@ -125,7 +135,7 @@ class Provisional(Templates):
     def _refusal(self, row: Row, now: Moment) -> Withheld | None:
         """The first thing that forbids an answer for this capture now, whatever the face."""
         limits = self.limits.provisional
-        if limits is None:
+        if limits is None or self._query("meta", name=_REFUSED).fetchone() is not None:
             return Withheld.UNAVAILABLE
         record = self._record(row, now)
         if not self._is_live(record, now):
@@ -248,6 +258,7 @@ class Provisional(Templates):
             self._block(user_hmac, record, "not_verified", now)
         elif record.state is State.VERIFIED and not record.late:
             self._query("lift_provisional_block", user_hmac=user_hmac)
+        self._query("forget_meta", name=_REFUSED)
         if not self._unconfirmed():  # whoever lets a single answer through must not reset what is counted
             self._query("forget_meta", name=_OUTAGE)
 

@@ -20,7 +20,7 @@ class Withheld(StrEnum):
     """Why a capture was not answered provisionally (wire values, among a verification's ``reasons``)."""
 
     UNAVAILABLE = "provisional_unavailable"
-    """The policy is off, or the comparison cannot be made: no models, no threshold."""
+    """The policy is off, or the comparison cannot be made: no models, no threshold. Or CypherFace last refused us."""
     NOT_LIVE = "provisional_not_live"
     """Not the first attempt of a capture whose customer still waits."""
     CLOCK_UNTRUSTED = "provisional_clock_untrusted"

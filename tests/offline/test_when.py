@@ -257,7 +257,7 @@ def _policy(**changes: Any) -> Setting:
 
 def _stopped(b: OfflineBench) -> None:
     async def stop(*_: object, **__: object) -> None:
-        b.forwarder._stop("unauthenticated")  # by another capture, while this one is tried
+        await b.forwarder._stop("unauthenticated")  # by another capture, while this one is tried
         raise no_connection()
 
     b.client.generate_url = stop  # type: ignore[method-assign, assignment]
@@ -303,6 +303,30 @@ def test_without_a_connection_nothing_is_answered_either_where(
             record = await b.presents(user)
             assert record.state is not State.PROVISIONALLY_VERIFIED
             assert record.reasons == reasons
+
+    sandbox.reset()
+    play(work)
+
+
+def test_a_stop_outlives_a_restart_as_far_as_answers_go(
+    tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    errors: list[CypherFaceError] = [Unauthenticated("cannot: revoked"), no_connection(), no_connection()]
+
+    async def fail(*_: object, **__: object) -> None:
+        raise errors.pop(0)
+
+    async def work() -> None:
+        async with bench(tmp_path, sandbox) as b:
+            users = [await b.confirmed() for _ in range(3)]
+            monkeypatch.setattr(b.client, "generate_url", fail)
+            assert (await b.presents(users[0])).error_code == "unauthenticated"
+            b.forwarder.status.network = "unknown"  # as a new process has it
+            refused = await b.presents(users[1])
+            assert (refused.state, refused.reasons) == (State.CAPTURED, (Withheld.UNAVAILABLE,))
+            await b.confirmed()  # CypherFace is heard again
+            b.forwarder.status.network = "unknown"
+            assert (await b.presents(users[2])).state is State.PROVISIONALLY_VERIFIED
 
     sandbox.reset()
     play(work)
