@@ -116,8 +116,13 @@ class AuditChain:
         return walked
 
     def walk(self, walk: Walk | None, expected: AuditHead | None) -> Walk | AuditReport:
-        """Go on from where the last part ended (None: from the beginning) for some records, or to the end."""
-        walk = walk or Walk(self._start(), expected)
+        """Go on from where the last part ended (None: from the beginning) for some records, or to the end.
+
+        Where the log was pruned beyond that place since, it begins anew.
+        """
+        start = self._start()
+        if walk is None or walk.seq < start[0]:
+            walk = Walk(start, expected)
         rows = self._database.execute(self._sql["audit_part"], after=walk.seq, limit=_PART).fetchall()
         for row in rows:
             problem = self._cross_gaps(walk, row) or self._step(walk, row)

@@ -10,10 +10,10 @@ import pytest
 
 from edge_agent.config import Config, InvalidConfiguration, parse
 from edge_agent.errors import InputError
-from edge_agent.outbox import Store
+from edge_agent.outbox import Store, audit
 from edge_agent.outbox.clock import SystemClock
 from edge_agent.outbox.core import Listener
-from edge_agent.outbox.records import Limits, VerificationRecord
+from edge_agent.outbox.records import AuditReport, Limits, VerificationRecord
 from edge_agent.outbox.salvage import salvage
 from edge_agent.outbox.structure import Structure
 from edge_agent.types import State
@@ -201,6 +201,21 @@ def test_a_log_that_does_not_verify_is_not_cut_off(store: Store, clock: FakeCloc
     age(store, clock, 300)
     assert store._database.execute("SELECT min(seq) FROM audit").fetchone()[0] == 1
     assert store.verify_audit().first_bad == 3
+
+
+def test_a_walk_in_parts_over_a_log_that_is_cut_off_meanwhile_finds_nothing_wrong(
+    store: Store, clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(audit, "_PART", 3)
+    ended(store)
+    clock.advance(31 * DAY_S)
+    store.sweep()
+    walked = store.walk_audit(None, None)
+    clock.advance(335 * DAY_S)
+    store.sweep()
+    while not isinstance(walked, AuditReport):
+        walked = store.walk_audit(walked, None)
+    assert (walked.ok, walked.problem) == (True, None)
 
 
 def test_a_record_that_a_living_row_refers_to_stays(store: Store, state_dir: Path, clock: FakeClock) -> None:
