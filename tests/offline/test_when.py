@@ -308,6 +308,31 @@ def test_without_a_connection_nothing_is_answered_either_where(
     play(work)
 
 
+def test_a_capture_whose_deadline_passes_during_the_comparison_is_counted_by_its_reason(
+    tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = Store.answer
+
+    def late(store: Store, id_: str, *rest: Any) -> VerificationRecord:
+        store.pend(id_)
+        return answer(store, id_, *rest)
+
+    async def fail(*_: object, **__: object) -> None:
+        raise no_connection()
+
+    async def work() -> None:
+        async with bench(tmp_path, sandbox) as b:
+            user = await b.confirmed()
+            monkeypatch.setattr(b.client, "generate_url", fail)
+            monkeypatch.setattr(Store, "answer", late)
+            record = await b.presents(user)
+            assert (record.state, record.reasons) == (State.PENDING, ())
+            assert b.provisional.counts == {Withheld.NOT_LIVE: 1}
+
+    sandbox.reset()
+    play(work)
+
+
 def test_a_stop_outlives_a_restart_as_far_as_answers_go(
     tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
