@@ -57,7 +57,11 @@ class Sweeping(Custody):
             self._sweep_on()
 
     def sweep(self) -> Swept:
-        """Housekeeping at once and to its end, for a terminal whose agent does not run. Raises as ``tick``."""
+        """Housekeeping at once and to its end, for a terminal whose agent does not run. Raises as ``tick``.
+
+        A user's destruction that was cut short is finished too.
+        """
+        self._resume_erasures()
         self._next_sweep_s = self._swept_to = 0
         super().tick()
         verdicts = records = 0

@@ -167,6 +167,18 @@ def test_it_is_swept_once_an_hour(store: Store, clock: FakeClock) -> None:
     assert store.get(record.id).erased
 
 
+def test_a_deletion_that_was_cut_short_is_finished_by_a_sweep_where_no_agent_starts(
+    store: Store, state_dir: Path, clock: FakeClock
+) -> None:
+    record = pending(store)
+    store._destroy_key(store._keys.user_hmac("alice"), None)  # and the power fails
+    store.close()
+    with open_store(state_dir, clock) as alone:
+        alone.sweep()
+        assert (alone.get(record.id).state, alone.queue().payload_items) == (State.DELETED, 0)
+        assert sound(alone, state_dir)
+
+
 # -- the audit log ----------------------------------------------------------------------------------------------------
 
 
