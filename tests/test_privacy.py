@@ -22,6 +22,7 @@ from edge_agent.outbox.records import Consent, Limits
 from tests.outbox.fakes import NOON, FakeClock, capture, finish, lease, open_store, pending, picture, search
 from tests.outbox.test_erasure import every_byte, found_in
 from tests.outbox.test_provisional import PROVISIONAL, confirm, offline
+from tests.outbox.v1 import make_v1
 from tests.project.tree import ROOT
 from tests.stocked import open_real_store, stocked_config, stocked_terminal
 from tests.terminal import KEY
@@ -269,6 +270,14 @@ def test_templates_and_what_limits_them_are_reported(tmp_path: Path) -> None:
     assert (held["template"].items, held["template"].users, held["template"].with_consent) == (1, 1, 1)
     assert held["template"].until is not None
     assert (held["provisional"].items, held["provisional"].users) == (1, 1)
+
+
+def test_a_file_that_an_older_version_left_is_reported_too(tmp_path: Path) -> None:
+    make_v1(tmp_path / "state", rows=2)
+    with Holdings(tmp_path / "state", FakeClock()) as holdings:
+        held = {holding.purpose.name: holding for holding in holdings.holdings(Limits())}
+    assert set(held) == {purpose.name for purpose in (*PURPOSES, ASIDE)}
+    assert (held["capture"].items, held["template"].items, held["provisional"].items) == (2, 0, 0)
 
 
 def test_the_page_has_every_purpose_with_its_default_and_its_setting() -> None:

@@ -89,6 +89,8 @@ PURPOSES = (
         lambda _: None,
     ),
 )
+_SINCE_VERSION = {"template": 3, "provisional": 3}
+"""Of the schema."""
 ASIDE = Purpose(
     "aside",
     "damaged files that were set aside, as they were then, encrypted",
@@ -126,12 +128,16 @@ class Holdings(Structure):
     def holdings(self, limits: Limits) -> tuple[Holding, ...]:
         """Every purpose, those of which nothing is held too."""
         with self._snapshot():
-            now = self._now()
-            found = [
-                _holding(purpose, self._connection.execute(_STATEMENTS[purpose.name]).fetchone(), limits, now)
-                for purpose in PURPOSES
-            ]
+            now, version = self._now(), self._pragma("user_version")
+            found = [_holding(purpose, self._counted(purpose, version), limits, now) for purpose in PURPOSES]
         return (*found, self._asides(limits))
+
+    def _counted(self, purpose: Purpose, version: int) -> Row | None:
+        """None where the file is from before there was such a thing: it is migrated by the agent, with its key."""
+        if version < _SINCE_VERSION.get(purpose.name, 0):
+            return None
+        row: Row = self._connection.execute(_STATEMENTS[purpose.name]).fetchone()
+        return row
 
     def _asides(self, limits: Limits) -> Holding:
         """Since when is in the name of each; it is destroyed with the next erasure, or at its age."""
