@@ -80,7 +80,7 @@ def take_inventory(config: Config, config_file: Path, clock: Clock) -> Inventory
     _refuse_foreign(folder)
     secrets = tuple(_secret(key, ref, config_file.parent / CREDENTIALS) for key, ref in _references(config))
     for path in (path for secret in secrets for path in secret.paths):
-        _refuse_unwritable(path)
+        _refuse_indestructible(path)
     files = list(_files(folder))
     size = sum(path.lstat().st_size for path in files)
     named = {path for secret in secrets for path in secret.paths}
@@ -203,8 +203,11 @@ def _secret(key: str, ref: SecretRef, credentials: Path) -> Secret:
     return Secret(key, str(ref), paths, within_reach=ref.env is None)
 
 
-def _refuse_unwritable(path: Path) -> None:
+def _refuse_indestructible(path: Path) -> None:
     """Before anything is touched: keys that stay beside data that went are the wrong half."""
+    if path.exists() and not path.is_file():
+        hint = "the configuration names it as a secret: take it out there, and destroy the secret where it comes from"
+        raise EnvironmentFault(f"cannot destroy {path}: it is no file", hint=hint)
     if not os.access(path.parent, os.W_OK | os.X_OK):
         raise EnvironmentFault(f"cannot destroy {path}: its folder may not be written", hint="call as root")
 

@@ -221,6 +221,16 @@ def test_a_name_that_others_use_too_does_not_make_a_directory_ours(doomed: Doome
     test_a_directory_of_somebody_else_is_never_emptied(doomed)
 
 
+def test_what_is_named_as_a_secret_and_is_no_file_is_not_removed(doomed: Doomed) -> None:
+    device = doomed.folder / "a-device"
+    os.mkfifo(device)
+    doomed.configure(outbox={"key": {"file": str(device)}, "reserve_bytes": 0})
+    code, _, err = doomed("purge", "--all", "--yes")
+    assert (code, "it is no file" in err) == (3, True)
+    assert device.exists()
+    assert (doomed.state_dir / "outbox.db").exists(), "nothing is touched"
+
+
 def test_one_whose_database_is_gone_is_ours_by_its_key_file(doomed: Doomed) -> None:
     (doomed.state_dir / "outbox.db").unlink()
     assert doomed("purge", "--all", "--yes")[0] == 0
