@@ -445,9 +445,8 @@ class Forwarder:
         if self._availability.stop(code):
             moment = told("forwarding_stopped", code=code)
             log.error("forwarding stopped: %s; every capture stays queued", code, extra=moment)
-            with contextlib.suppress(
-                StorageError
-            ):  # the keeper says what is wrong; until a restart we know it ourselves
+            # where it cannot be noted the keeper says what is wrong; until a restart we know it ourselves
+            with contextlib.suppress(StorageError):
                 await self._keeper.run(Store.note_refused)
 
     def _network_changed(self, before: Network, now: Network) -> None:
