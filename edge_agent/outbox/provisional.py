@@ -273,6 +273,8 @@ class Provisional(Templates):
 
         A capture that went on meanwhile keeps what it has.
         """
+        if why is Withheld.NOT_LIVE and row["reasons"]:
+            return self._record(row, now)  # a later attempt: the first one said why
         pending = int(why not in _NOT_CONCERNED)
         detail = {"reason": why.value}
         record = self._apply("withhold", row, now, detail, token=lease.token, reasons=why.value, pending=pending)

@@ -719,6 +719,14 @@ def test_a_salvage_leaves_templates_behind_and_keeps_answers_and_blocks(
         assert offline(again).reasons == (Withheld.NO_TEMPLATE,)
 
 
+def test_a_later_attempt_does_not_hide_the_reason_that_the_first_one_gave(store: Store) -> None:
+    confirm(store)
+    record = offline(store, consent=None)
+    assert record.reasons == (Withheld.NO_CONSENT,)
+    again = answer_to(store, lease_of(store, record))
+    assert (again.attempts, again.reasons) == (2, (Withheld.NO_CONSENT,))
+
+
 # -- retention
 
 
