@@ -78,9 +78,11 @@ class Agent:
         start_anew: Callable[[], None] | None = None,
         client_factory: Callable[[CypherFaceSection], CypherFaceClient] = CypherFaceClient,
         before_filming: Callable[[NewVerification], None] = lambda _: None,
+        faces: Faces | None = None,
     ) -> None:
         """``camera_factory`` gives a closed camera. ``start_anew`` ends the daemon, None: nobody would start it again.
-        ``before_filming`` has the last word when a verification could begin: it may raise why not.
+        ``before_filming`` has the last word when a verification could begin: it may raise why not. ``faces``: what
+        compares them, None: the models.
         """
         self.bus = EventBus()
         self._waiting = Waiting(self.bus, self.get)
@@ -101,7 +103,7 @@ class Agent:
         self._rooms = Rooms(Worker("camera"), Worker("inference"))
         self.provisional = Provisional(
             self.keeper,
-            Faces(self._rooms.inference, lambda: self.config, lambda: self._parts.vision),
+            faces or Faces(self._rooms.inference, lambda: self.config, lambda: self._parts.vision),
             lambda: self.config,
         )
         self._services = Services(

@@ -27,6 +27,7 @@ class Kind(StrEnum):
     NOT_VERIFIED = "not_verified"
     REJECTED = "rejected"
     PENDING = "pending"
+    PROVISIONAL = "provisional"
     SLOW = "slow"
     FAILED = "failed"
     REFUSED = "refused"
@@ -77,6 +78,11 @@ RULES: dict[Kind, Rule] = {
         ("", *_VERDICTS),
         "CypherFace is out of order: `pending` at the verdict deadline, for ever; with a detail it recovers a little "
         "later and gives that verdict, `late`",
+    ),
+    Kind.PROVISIONAL: Rule(
+        ("", *_VERDICTS),
+        "no connection, and the user was confirmed before: `provisionally_verified`; the line comes back a little later, "
+        "or with another outcome, and that verdict (`verified`) comes `late`, a `not_verified` as `contradicted`",
     ),
     Kind.SLOW: Rule(
         ("", *_VERDICTS), "CypherFace answers after the verdict deadline: `pending`, then (`verified`) `late`"

@@ -33,6 +33,15 @@ DEFAULTS_S = {
 }
 TOKENS = {"token": "pos", "enrol_token": "enrol", "admin_token": "admin"}
 """Key of the configuration, and role: each is a file of this name in the state's folder."""
+GENEROUS = {
+    "policy": "provisional",
+    "max_amounts": {"CHF": "50", "EUR": "50", "GBP": "50", "USD": "50"},
+    "without_amount": True,
+    "max_answers": 100_000,
+    "max_answers_per_user_day": 1000,
+    "max_offline_s": 2_592_000,
+}
+"""A limit that can be seen, and none in the way."""
 LEAST_S = {"search_timeout_s": 1.0, "verdict_timeout_s": 1.0, "capture_window_s": 0.0, "hint_hold_s": 0.0}
 MOST_S = {"search_timeout_s": 600.0, "verdict_timeout_s": 600.0, "capture_window_s": 30.0, "hint_hold_s": 10.0}
 
@@ -132,6 +141,7 @@ def configuration(folder: Path, options: Options) -> Config:
             "upload_hosts": [STORAGE],
         },
         "outbox": {"key": {"file": str(folder / KEY_FILE)}, "reserve_bytes": 0},
+        "offline": GENEROUS,
         "log": {"level": "warning"},
     }
     try:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import math
 import secrets
 import time
 from collections.abc import Callable
@@ -29,6 +30,30 @@ LATE_S = 3.0
 SIMILARITY = {True: 97.4, False: 21.3}
 
 
+class Line:
+    """The connection to CypherFace. Used in the event loop's thread only."""
+
+    def __init__(self, away_s: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """``away_s``: for how long it stays cut, from when it was ``missed``."""
+        self._away_s, self._clock = away_s, clock
+        self._back_s = 0.0
+
+    def cut(self) -> None:
+        self._back_s = math.inf
+
+    def missed(self) -> None:
+        """The verification that it was cut for had its answer."""
+        self._back_s = min(self._back_s, self._clock() + self._away_s)
+
+    def restore(self) -> None:
+        self._back_s = 0.0
+
+    def need(self) -> None:
+        """Raises httpx.ConnectError while it is cut."""
+        if self._clock() < self._back_s:
+            raise httpx.ConnectError("this is simulated")
+
+
 class _Upload(BaseModel):
     userId: str  # noqa: N815 - the wire's spelling
     type: str
@@ -37,7 +62,10 @@ class _Upload(BaseModel):
 class StandIn(httpx.AsyncBaseTransport):
     """One service. ``verdict_timeout_s``: what the terminal waits at most. Used in the event loop's thread only."""
 
-    def __init__(self, verdict_timeout_s: float, speed: float, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, verdict_timeout_s: float, speed: float, line: Line, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._line = line
         self._late_s = verdict_timeout_s + LATE_S / speed
         self._step_s = STEP_S / speed
         self._clock = clock
@@ -48,6 +76,7 @@ class StandIn(httpx.AsyncBaseTransport):
         self._first_asked_s: dict[str, float] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._line.need()
         await asyncio.sleep(self._step_s)
         body = await request.aread()
         if request.url.host == STORAGE:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from contextvars import ContextVar
 from dataclasses import replace
 from typing import Any
@@ -14,24 +15,33 @@ from edge_agent.agent import Agent
 from edge_agent.config import Config, CypherFaceSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.errors import AgentError
+from edge_agent.outbox.clock import SystemClock
 from edge_agent.outbox.records import NewVerification, VerificationRecord
 from edge_agent.simulator import outcomes
 from edge_agent.simulator.camera import ScriptedCamera
 from edge_agent.simulator.eyes import GOOD_VIEW, Eyes, Scene
+from edge_agent.simulator.faces import SimulatedFaces, confirm_before
 from edge_agent.simulator.outcomes import Kind, Outcome
-from edge_agent.simulator.service import StandIn
-from edge_agent.types import GateCode
+from edge_agent.simulator.service import LATE_S, Line, StandIn
+from edge_agent.types import WORKING_STATES, GateCode
 
 MARK = "X-Edge-Agent-Simulator"
 """The header of every response."""
 
 SEARCH_TIMEOUT_S, VERDICT_TIMEOUT_S = 20.0, 15.0
 """In life: the defaults of a configuration."""
-ANSWERED = (Kind.VERIFIED, Kind.NOT_VERIFIED)
+ANSWERED = (Kind.VERIFIED, Kind.NOT_VERIFIED, Kind.PROVISIONAL)
 CAPTURED = (*ANSWERED, Kind.PENDING, Kind.SLOW)
 
 _asked: ContextVar[str | None] = ContextVar("asked", default=None)
 """The header of the request under way that chooses its outcome."""
+
+
+class _TrustedClock(SystemClock):
+    """Whether a laptop keeps the time is nobody's business here."""
+
+    def synchronised(self) -> bool:
+        return True
 
 
 class SimulatedAgent(Agent):
@@ -44,17 +54,41 @@ class SimulatedAgent(Agent):
         self._eyes = Eyes()
         self._enrolling = asyncio.Lock()
         self._camera = ScriptedCamera(default, speed)
+        self._line = Line(LATE_S / speed)
+        self._cut_for: str | None = None
+        """The user for whom the line is cut."""
         super().__init__(
             config,
             camera_factory=lambda: self._camera,
             vision_factory=lambda _models: self._eyes,
             client_factory=self._make_client,
-            before_filming=lambda new: self._camera.play(self._chosen(new.user_id)),
+            before_filming=lambda new: self._play(self._chosen(new.user_id), new.user_id),
+            faces=SimulatedFaces(),
+            clock=_TrustedClock(),
         )
 
     async def begin(self, new: NewVerification) -> tuple[VerificationRecord, bool]:
         """As Agent; what shall go well has all of life's time for it, so that no busy machine spoils it."""
+        if self._shall_be(Kind.PROVISIONAL, new):
+            with contextlib.suppress(AgentError):  # then it is answered as on a terminal that knows nobody
+                await self.keeper.run(confirm_before, new)
         return await super().begin(self._unhurried(new))
+
+    def _shall_be(self, kind: Kind, new: NewVerification) -> bool:
+        with contextlib.suppress(AgentError):  # begin raises it, unless it is a replay
+            return self._chosen(new.user_id).kind is kind
+        return False
+
+    def _play(self, outcome: Outcome, user_id: str) -> None:
+        cut = outcome.kind is Kind.PROVISIONAL
+        (self._line.cut if cut else self._line.restore)()
+        self._cut_for = user_id if cut else None
+        self._camera.play(outcome)
+
+    def _state_changed(self, record: VerificationRecord) -> None:
+        super()._state_changed(record)
+        if record.user_id == self._cut_for and record.state not in WORKING_STATES:
+            self._line.missed()
 
     def _unhurried(self, new: NewVerification) -> NewVerification:
         """With life's time-outs where the chosen outcome does not wait for one; a search time that was asked for stays."""
@@ -70,7 +104,7 @@ class SimulatedAgent(Agent):
         return new
 
     def _make_client(self, settings: CypherFaceSection) -> CypherFaceClient:
-        stand_in = StandIn(self.config.session.verdict_timeout_s, self._speed)
+        stand_in = StandIn(self.config.session.verdict_timeout_s, self._speed, self._line)
         return CypherFaceClient(settings, api_key="simulated", transport=stand_in)
 
     async def enrol(self, user_id: str, picture: bytes, **terms: Any) -> None:

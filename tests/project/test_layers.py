@@ -78,7 +78,7 @@ MAY_IMPORT = {
     "aim": "camera config client gate listening looking outbox screening vision workers",
     "bundle": "config camera doctor metrics outbox packs reload",
     "sandbox": "config packs picture vision",
-    "simulator": "config picture camera cypherface outbox forwarder screening agent daemon",
+    "simulator": "config picture camera cypherface offline outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
     "bench": "config cypherface outbox forwarder storekeeper",
     "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client texts "

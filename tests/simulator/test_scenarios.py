@@ -90,6 +90,36 @@ def test_every_kind_of_outcome_ends_as_its_name_says(client: AgentClient) -> Non
     assert client.get(waiting["pending"]).state is State.PENDING
 
 
+def provisional(http: httpx.Client, user: str, **asked: Any) -> Any:
+    body = {"user_id": user, "consent": {"reference": "c-1", "scopes": ["match", "template"]}, **asked}
+    return http.post("/v1/verifications?wait=30", json=body, headers={"Idempotency-Key": uuid.uuid4().hex}).json()
+
+
+def test_a_user_whom_cypherface_knows_is_answered_provisionally_and_judged_when_the_line_is_back(
+    tmp_path: Path,
+) -> None:
+    with simulator(tmp_path, speed=20) as path, AgentClient(path) as client:
+        transport = httpx.HTTPTransport(uds=str(path), verify=False)
+        with httpx.Client(transport=transport, base_url="http://simulator", timeout=60) as http:
+            yes = provisional(http, "provisional@gina", amount="49.99", currency="EUR")
+            assert (yes["state"], yes["approved"], yes["final"]) == ("provisionally_verified", False, False)
+            rows = {
+                "provisional_amount_over_limit": provisional(http, "provisional@ida", amount="50.01", currency="EUR"),
+                "provisional_amount_unknown": provisional(http, "provisional@jan", amount="5.00", currency="SEK"),
+                "provisional_no_consent": post(http, "provisional@kim").json(),
+            }
+            assert {why: (r["state"], r["reasons"]) for why, r in rows.items()} == {
+                why: ("pending", [why]) for why in rows
+            }
+            doubtful = provisional(http, "provisional:not_verified@henk")
+            assert doubtful["state"] == "provisionally_verified"
+            no = ended(client, doubtful["id"])
+            assert (no.state.value, no.contradicted, no.approved) == ("not_verified", True, False)
+            assert provisional(http, "provisional@henk")["reasons"] == []  # another user id, not blocked
+            blocked = provisional(http, "provisional:not_verified@henk")
+            assert (blocked["state"], blocked["reasons"]) == ("pending", ["provisional_blocked"])
+
+
 def test_the_customer_is_led_by_hints_until_the_picture_is_good(client: AgentClient) -> None:
     id_ = client.verify("verified").id
     said: list[str | None] = []
