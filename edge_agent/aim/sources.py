@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket as sockets
 import threading
 import time
@@ -13,7 +14,7 @@ from typing import Protocol
 from edge_agent.camera import Camera, make_camera
 from edge_agent.client import AgentClient
 from edge_agent.config import Config, ModelsSection
-from edge_agent.errors import ModelError
+from edge_agent.errors import EnvironmentFault, ModelError
 from edge_agent.looking import Looking
 from edge_agent.screening import Vision
 from edge_agent.types import JsonObject
@@ -23,6 +24,8 @@ See = Callable[[JsonObject], None]
 ANSWER_S = 5.0
 """An agent that takes no connection within this time is one that does not answer."""
 LOOK_FOR_AGENT_S = 1.0
+NOBODY_LISTENS = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ECONNREFUSED})
+"""What connecting to a socket fails with where no agent runs; anything else says nothing about that."""
 HANG_UP_S = 3.0
 
 
@@ -78,11 +81,15 @@ class OwnCamera:
         *,
         make: Callable[[], Camera] | None = None,
         open_vision: Callable[[ModelsSection], Vision] | None = None,
+        may_film: Callable[[], None] = lambda: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """``make``: another way to a closed camera; ``open_vision``: to the models."""
+        """``make``: another way to a closed camera; ``open_vision``: to the models.
+
+        ``may_film`` is asked before the camera is opened: it raises AgentError where a daemon has it.
+        """
         self.description = "the camera itself: no agent runs"
-        self._config, self._clock = config, clock
+        self._config, self._clock, self._may_film = config, clock, may_film
         self._make = make or (lambda: make_camera(config.camera))
         self._open_vision = open_vision or _open_models
 
@@ -113,6 +120,7 @@ class OwnCamera:
                     return "agent"
 
     def _opened(self) -> Camera:
+        self._may_film()
         camera = self._make()
         camera.open()
         return camera
@@ -131,13 +139,21 @@ def _open_models(models: ModelsSection) -> Vision:
 
 
 def agent_answers(socket: Path) -> bool:
-    """Somebody listens there."""
+    """Somebody listens there. Raises EnvironmentFault where that cannot be told: then the camera may be an agent's."""
     probe = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     probe.settimeout(ANSWER_S)
     try:
         probe.connect(str(socket))
-    except OSError:
-        return False
+    except (TimeoutError, BlockingIOError):
+        pass  # somebody listens, and takes nobody in just now
+    except OSError as exc:
+        if exc.errno in NOBODY_LISTENS:
+            return False
+        refused = isinstance(exc, PermissionError)
+        raise EnvironmentFault(
+            f"cannot ask the agent at {socket}: {'this user may not' if refused else exc}",
+            hint="sudo edge-agent aim" if refused else "give the agent's own socket with --socket",
+        ) from exc
     finally:
         probe.close()
     return True

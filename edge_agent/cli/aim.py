@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli.options import config_option, load_config
+from edge_agent.cli.stopped import agent_stopped
 from edge_agent.cli.verify import socket_option
 from edge_agent.errors import EnvironmentFault
 
@@ -24,6 +25,7 @@ EXIT_CODES = dict.fromkeys(("verification", "enrolment", "check", "agent"), 1) |
     ("left", "stopping", "failed", "not_read"), 3
 )
 """By the reason for the end; 0 for what a person or the time did."""
+RUNS_HINT = "give its socket with --socket, or: sudo systemctl stop edge-agent"
 ENDS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGTSTP)
 """A broken SSH connection and Ctrl-Z too: a process that stands still would keep the camera."""
 
@@ -44,13 +46,30 @@ def aim(port: int, minutes: float, socket: Path | None, config_path: Path) -> No
     Exit code 0 when you or the time ended it, 1 when somebody else has or needs the camera, 2 for a mistake in the
     configuration, 3 when the camera, the port or the agent cannot be used.
     """
-    from edge_agent.aim.sources import FromAgent, OwnCamera, agent_answers
+    from edge_agent.aim.sources import FromAgent, agent_answers
 
     where = socket or load_config(config_path).api.socket
-    source: Source = FromAgent(where) if agent_answers(where) else OwnCamera(load_config(config_path))
+    source: Source = FromAgent(where) if agent_answers(where) else _own_camera(config_path)
     end = asyncio.run(_aim(source, port, minutes))
     click.echo(f"off: {end.text}", err=True)
     sys.exit(EXIT_CODES.get(end.reason, 0))
+
+
+def _own_camera(config_path: Path) -> Source:
+    """Asked now for who calls it, and again when the page opens: a daemon may have started in between.
+
+    The lock is let go at once, because the camera is the agent's as soon as one starts.
+    """
+    from edge_agent.aim.sources import OwnCamera
+
+    config = load_config(config_path)
+
+    def may_film() -> None:
+        with agent_stopped(config, "open the camera", RUNS_HINT):
+            pass
+
+    may_film()
+    return OwnCamera(config, may_film=may_film)
 
 
 async def _aim(source: Source, port: int, minutes: float) -> Ended:

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -16,7 +14,7 @@ import click
 
 from edge_agent.cli.opening import open_models
 from edge_agent.cli.options import config_option, load_config, models_dir_option
-from edge_agent.errors import EnvironmentFault, StorageError
+from edge_agent.cli.stopped import agent_stopped
 from edge_agent.texts import hint_text
 
 if TYPE_CHECKING:
@@ -68,7 +66,7 @@ def calibrate(
     config = load_config(config_path)
     plan = Plan(bona_fide, attack_species(attacks), per_attack)
     collected, now = Collected(), datetime.now(UTC)
-    with _agent_stopped(config):
+    with agent_stopped(config, "calibrate", STOP_HINT):
         pipeline = open_models(pack, models_dir, config)
         files = ReportFiles(out or Path(f"calibration-{config.terminal_id}-{now:%Y%m%d-%H%M%S}.json"))
         run = _Run(config, pipeline, files, seconds or config.session.search_timeout_s, now)
@@ -79,33 +77,6 @@ def calibrate(
                 files.remove()
                 click.echo("nothing was measured, so no report was written", err=True)
     sys.exit(0 if collected.complete else 1)
-
-
-@contextmanager
-def _agent_stopped(config: Config) -> Iterator[None]:
-    """Holds the daemon's lock, so that it neither has the camera nor takes it in between. Raises EnvironmentFault."""
-    from edge_agent.outbox.database import LOCK_FILE, StateLock
-
-    lock = None
-    try:
-        if (config.state_dir / LOCK_FILE).exists():
-            lock = StateLock(config.state_dir)
-    except StorageError as exc:
-        raise EnvironmentFault(
-            "cannot calibrate: the agent runs, and only one process can have the camera",
-            code="agent_running",
-            hint=STOP_HINT,
-        ) from exc
-    except OSError as exc:
-        raise EnvironmentFault(
-            f"cannot calibrate: whether the agent runs cannot be seen in {config.state_dir}: {exc.strerror}",
-            hint="call it as root or as the daemon's user",
-        ) from exc
-    try:
-        yield
-    finally:
-        if lock is not None:
-            lock.release()
 
 
 @dataclass(frozen=True, slots=True)

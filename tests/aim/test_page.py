@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import os
 import re
 import signal
+import socket as sockets
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,13 +18,14 @@ from edge_agent.aim import server, sources
 from edge_agent.aim.door import COOKIE
 from edge_agent.aim.gauges import GAUGES
 from edge_agent.aim.show import TEXTS, Ended, ended
-from edge_agent.aim.sources import FromAgent, OwnCamera
+from edge_agent.aim.sources import FromAgent, OwnCamera, agent_answers
 from edge_agent.aiming import Reason
-from edge_agent.cli.aim import ENDS, aim
+from edge_agent.cli.aim import ENDS, _own_camera, aim
 from edge_agent.config import GateSection, load
 from edge_agent.errors import CameraError, EnvironmentFault, ModelError
 from edge_agent.gate import _rules, check_frame, check_liveness
 from edge_agent.listening import bind, bind_tcp
+from edge_agent.outbox.database import StateLock
 from edge_agent.types import Check, JsonObject
 from tests.aim.stage import Clock, MadeUp, Page
 from tests.api.test_camera import until
@@ -269,3 +273,53 @@ def test_a_port_that_is_taken_is_said_so(tmp_path: Path) -> None:
             catch_exceptions=False,
         )  # fmt: skip
     assert refused.value.hint == "another program may have the port: try --port 0"
+
+
+UNSURE: tuple[tuple[OSError, bool | str], ...] = (
+    (FileNotFoundError(errno.ENOENT, "none"), False),
+    (ConnectionRefusedError(errno.ECONNREFUSED, "none"), False),
+    (PermissionError(errno.EACCES, "denied"), "this user may not"),
+    (OSError("AF_UNIX path too long"), "path too long"),
+    (TimeoutError(), True),
+    (BlockingIOError(errno.EAGAIN, "full"), True),
+)
+
+
+def test_only_a_socket_that_nobody_listens_at_means_that_no_agent_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for error, expected in UNSURE:
+
+        def connect(*_: object, error: OSError = error) -> None:
+            raise error
+
+        with monkeypatch.context() as patch:
+            patch.setattr(sockets.socket, "connect", connect)
+            if isinstance(expected, bool):
+                assert agent_answers(tmp_path / "s") is expected, error
+                continue
+            with pytest.raises(EnvironmentFault, match=f"cannot ask the agent at .*: .*{expected}") as refused:
+                CliRunner().invoke(aim, ["--config", str(write_config(tmp_path))], catch_exceptions=False)
+        assert refused.value.exit_code == 3
+        assert (refused.value.hint == "sudo edge-agent aim") is isinstance(error, PermissionError)
+
+
+def test_the_camera_is_left_alone_while_a_daemon_has_the_state_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also one that starts between the command and the page."""
+    config, made = write_config(tmp_path), NoiseCamera()
+    monkeypatch.setattr(sources, "make_camera", lambda _: made)
+    state = load(config).state_dir
+    state.mkdir(exist_ok=True)
+    source = _own_camera(config)
+    lock = StateLock(state)
+    try:
+        with pytest.raises(EnvironmentFault, match="cannot open the camera: the agent runs") as told:
+            CliRunner().invoke(aim, ["--config", str(config), "--port", "0"], catch_exceptions=False)
+        with pytest.raises(EnvironmentFault, match="cannot open the camera: the agent runs"):
+            asyncio.run(asyncio.wait_for(source.follow(lambda _: None, 1.0), 20.0))
+    finally:
+        lock.release()
+    assert (told.value.code, told.value.exit_code, made.is_open) == ("agent_running", 3, False)
+    StateLock(state).release()
