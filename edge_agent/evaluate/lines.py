@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from decimal import ROUND_CEILING, Decimal
 
 from edge_agent.evaluate.bounds import Rate
 from edge_agent.evaluate.match import GOAL, MatchReport, Row
@@ -102,17 +103,28 @@ def _chosen(found: MatchReport) -> str:
 
 
 def snippet(found: MatchReport, models: ModelIds) -> Iterator[str]:
-    """YAML: the evidence in the words of the configuration; commented out where it is none, so that pasting is safe."""
+    """YAML: ``offline.face_threshold`` of the configuration; commented out where it is no evidence, so that pasting is safe."""
     evidence = found.evidence
-    mark = "" if evidence.sufficient else "# "
-    if evidence.sufficient:
-        yield "# evidence, for the configuration"
+    usable = evidence.sufficient and 0.0 < evidence.threshold < 1.0
+    mark = "" if usable else "# "
+    if usable:
+        yield f"# for the configuration; measured on {found.identities} identities with the pack {models.pack}"
+    elif evidence.sufficient:
+        yield "# NOT A THRESHOLD that the configuration takes: it must lie between 0 and 1"
     else:
         yield f"# NOT EVIDENCE of FMR <= {GOAL:g}; what was measured, in the words of the configuration:"
-    yield f"{mark}threshold: {evidence.threshold:.3f}"
-    yield f"{mark}impostor_pairs: {evidence.impostor_pairs}"
-    yield f"{mark}fmr_bound: {evidence.fmr_bound:.6e}  # one-sided, 95 %; {found.identities} identities"
-    yield f"{mark}embedder: {{model: {models.embedder}, sha256: {models.embedder_sha256}}}"
+    yield f"{mark}offline:"
+    yield f"{mark}  face_threshold:"
+    yield f"{mark}    cosine: {evidence.threshold:.3f}"
+    yield f"{mark}    embedder_sha256: {models.embedder_sha256}"
+    yield f"{mark}    impostor_pairs: {evidence.impostor_pairs}"
+    yield f"{mark}    fmr_upper_95: {rounded_up(evidence.fmr_bound):.6e}"
+
+
+def rounded_up(bound: float) -> Decimal:
+    """With seven significant digits, never below ``bound`` (> 0): a bound that was rounded down claims too much."""
+    exact = Decimal(bound)
+    return exact.quantize(Decimal(1).scaleb(exact.adjusted() - 6), rounding=ROUND_CEILING)
 
 
 def pad_lines(found: PadReport) -> Iterator[str]:

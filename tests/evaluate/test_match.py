@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import combinations
+from pathlib import Path
 
 import numpy as np
 import pytest
 import yaml
 from numpy.typing import NDArray
 
+from edge_agent.config import load
 from edge_agent.evaluate import pairs
 from edge_agent.evaluate.bounds import upper_bound
 from edge_agent.evaluate.lines import evidence_lines, percent, rate_text, shown_rows, snippet
@@ -17,6 +19,7 @@ from edge_agent.evaluate.match import GOAL, MatchReport, proposed_threshold, rep
 from edge_agent.evaluate.models import models_of
 from edge_agent.evaluate.pairs import GRID, Counts, compare
 from edge_agent.packs.manifest import load_pack
+from tests.test_daemon import write_config
 
 MODELS = models_of(load_pack("open"))
 
@@ -132,17 +135,29 @@ def test_many_pictures_of_few_people_are_called_what_they_are() -> None:
     assert any("more people are worth more" in line for line in evidence_lines(found, MODELS))
 
 
-def test_evidence_can_be_pasted_and_what_is_none_does_nothing_when_pasted() -> None:
-    enough = yaml.safe_load("\n".join(snippet(report(scored([0.1] * 29_956), 246), MODELS)))
-    assert enough == {
-        "threshold": 0.101,
-        "impostor_pairs": 29_956,
-        "fmr_bound": pytest.approx(upper_bound(0, 29_956), rel=1e-6),
-        "embedder": {"model": "fr_feature.onnx", "sha256": MODELS.embedder_sha256},
-    }
-    assert enough["fmr_bound"] <= GOAL
-    lacking = "\n".join(snippet(report(scored([0.1] * 29_955), 246), MODELS))
-    assert "NOT EVIDENCE" in lacking
+@pytest.mark.parametrize(
+    ("impostor_pairs", "identities"), [(29_956, 246), (30_001, 246), (47_437, 309), (1_000_003, 1415)]
+)
+def test_evidence_can_be_pasted_into_the_configuration(tmp_path: Path, impostor_pairs: int, identities: int) -> None:
+    found = report(scored([0.1] * impostor_pairs), identities)
+    config = write_config(tmp_path)
+    config.write_text(config.read_text() + "\n" + "\n".join(snippet(found, MODELS)) + "\n")
+    taken = load(config).offline.face_threshold
+    assert taken is not None
+    assert (taken.cosine, taken.impostor_pairs) == (0.101, impostor_pairs)
+    assert taken.embedder_sha256 == MODELS.embedder_sha256
+    assert taken.fmr_upper_95 == pytest.approx(found.evidence.fmr_bound, rel=1e-6)
+    assert found.evidence.fmr_bound <= (taken.fmr_upper_95 or 0.0) <= GOAL
+
+
+@pytest.mark.parametrize(
+    ("impostor", "given_", "said"),
+    [([0.1] * 29_955, None, "NOT EVIDENCE"), ([0.1] * 30_000, 1.0, "NOT A THRESHOLD")],
+    ids=["too few", "a threshold that nobody reaches"],
+)
+def test_what_is_no_evidence_does_nothing_when_pasted(impostor: list[float], given_: float | None, said: str) -> None:
+    lacking = "\n".join(snippet(report(scored(impostor), 246, given_), MODELS))
+    assert said in lacking
     assert yaml.safe_load(lacking) is None
 
 
