@@ -358,7 +358,7 @@ class AgentClient:
         while True:
             try:
                 response = self._request(method, path, timeout=httpx.Timeout(self._timeout_s + slow), **options)
-            except (httpx.TransportError, FileNotFoundError) as exc:
+            except (httpx.TransportError, FileNotFoundError, PermissionError) as exc:
                 if not patience.wait():
                     raise self._unreachable(exc) from exc
                 continue
@@ -374,12 +374,32 @@ class AgentClient:
         return self._http.request(method, path, **options)
 
     def _unreachable(self, exc: Exception) -> EnvironmentFault:
+        if self._socket is not None and _refused_by_the_system(exc):
+            return may_not_connect(self._socket)
         return EnvironmentFault(
             f"cannot reach the agent at {self._socket or self._http.base_url}: {exc}",
             code="agent_unreachable",
             hint="is it running? systemctl status edge-agent, or: edge-agent run --config FILE",
             retryable=True,
         )
+
+
+def may_not_connect(socket: Path) -> EnvironmentFault:
+    """The system keeps this user from the socket: nothing is known of the agent behind it."""
+    return EnvironmentFault(
+        f"cannot connect to {socket}: this user may not",
+        code="agent_unreachable",
+        hint="call with sudo, or join the group edge-agent",
+    )
+
+
+def _refused_by_the_system(error: BaseException | None) -> bool:
+    """Httpx wraps what the socket said, in two layers."""
+    while error is not None:
+        if isinstance(error, PermissionError):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def _is_loopback(address: str) -> bool:

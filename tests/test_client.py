@@ -170,6 +170,36 @@ def test_without_patience_a_break_is_an_error_and_an_end_is_an_end(connect: Call
     assert caught.value.code == "agent_unreachable"
 
 
+class Barred(httpx.BaseTransport):
+    """As httpx tells of a socket that the system keeps this user from."""
+
+    def handle_request(self, request: httpx.Request) -> httpx.Response:
+        try:
+            raise PermissionError("denied")
+        except PermissionError as exc:
+            raise httpx.ConnectError("[Errno 13] Permission denied") from exc
+
+
+@pytest.mark.parametrize("barred", ["the socket", "its folder"])
+def test_what_this_user_may_not_open_is_not_called_a_dead_agent(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, barred: str
+) -> None:
+    def exists(_: Path) -> bool:
+        if barred == "its folder":
+            raise PermissionError("denied")
+        return True
+
+    socket = tmp_path / "api.sock"
+    monkeypatch.setattr(Path, "exists", exists)
+    with (
+        AgentClient(socket, http=httpx.Client(transport=Barred(), base_url="http://edge-agent")) as client,
+        pytest.raises(EnvironmentFault, match=f"cannot connect to {socket}: this user may not") as caught,
+    ):
+        client.status()
+    assert caught.value.hint == "call with sudo, or join the group edge-agent"
+    assert caught.value.exit_code == 3
+
+
 def test_an_event_is_typed_where_its_kind_is_known() -> None:
     fields = {"at": "2026-01-01T00:00:00Z", "verification_id": None}
     hint = ServerEvent(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import pty
 import re
 import select
 import signal
+import socket as sockets
 import sqlite3
 import stat
 import subprocess
@@ -69,6 +71,25 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 @pytest.fixture
 def stored(site: Site) -> Stock:
     return stock(site.folder)
+
+
+@pytest.mark.parametrize(
+    "command", [("outbox", "list"), ("privacy", "report"), ("privacy", "sweep"), ("purge", "--all")]
+)
+def test_a_socket_that_this_user_may_not_open_does_not_mean_that_no_agent_runs(
+    site: Site, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    def connect(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    socket = site.folder / "api.sock"
+    socket.touch()
+    monkeypatch.setattr(sockets.socket, "connect", connect)
+    code, _, err = site(*command)
+    assert code == 3
+    assert f"cannot connect to {socket}: this user may not\n" in err
+    assert "call with sudo, or join the group edge-agent" in err
+    assert "using the files" not in err
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------

@@ -31,7 +31,7 @@ from edge_agent.api.wire_outbox import (
 )
 from edge_agent.cli.files import FilesAccess
 from edge_agent.cli.options import load_config
-from edge_agent.client import AgentClient
+from edge_agent.client import AgentClient, may_not_connect
 from edge_agent.config import Config
 from edge_agent.errors import AgentError, ConfigurationError, EnvironmentFault
 from edge_agent.outbox.clock import SystemClock
@@ -123,11 +123,16 @@ def exit_code_of(error: AgentError) -> int:
 
 
 def answers(socket: Path) -> bool:
-    """Asked with a bare connection first: a dead agent's socket is the usual case."""
+    """Asked with a bare connection first: a dead agent's socket is the usual case.
+
+    Raises EnvironmentFault where this user may not connect: then an agent may well run.
+    """
     probe = sockets.socket(sockets.AF_UNIX, sockets.SOCK_STREAM)
     probe.settimeout(ANSWER_S)
     try:
         probe.connect(str(socket))
+    except PermissionError as exc:
+        raise may_not_connect(socket) from exc
     except OSError:
         return False
     finally:
