@@ -54,9 +54,8 @@ def _as_it_runs(case: Case) -> Iterator[Finding]:
     told = (case.status or {}).get("configuration") or {}
     problems = (told.get("last_reload") or {}).get("problems") or []
     if problems:
-        yield warned(
-            "config.file", f"the agent goes on with the old one: {problems[0]}", "sudo systemctl reload edge-agent"
-        )
+        mend = f"mend that in {case.config_path}, then: sudo systemctl reload edge-agent"
+        yield warned("config.file", f"the agent goes on with the old one: {problems[0]}", mend)
     if told.get("restart_needed"):
         keys = ", ".join(told["restart_needed"])
         yield warned("config.file", f"a restart is needed for: {keys}", "sudo systemctl restart edge-agent")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import re
 import sqlite3
 from contextlib import closing
 from datetime import UTC, datetime, timedelta
@@ -225,6 +226,12 @@ def test_a_broken_configuration_is_named_and_what_needs_none_is_checked(patient:
     assert "config check" in (found["config.file"].mend or "")
     assert {found[id_].status for id_ in ("memory.available", "temperature.board", "systemd.unit")} == {Status.PASS}
     assert all(found[id_].status is Status.UNKNOWN for id_ in ("camera.open", "api.token", "queue.depth", "disk.space"))
+
+
+def test_a_configuration_that_the_agent_refused_is_to_be_mended_before_it_is_read_again(patient: Patient) -> None:
+    ILLNESSES["a reload that was refused"][0](patient)
+    mend = patient.examine("agent", "config")["config.file"].mend
+    assert re.fullmatch(r"mend that in /.*config\.yaml, then: sudo systemctl reload edge-agent", mend or "")
 
 
 @pytest.mark.parametrize(("listens", "status"), [(True, FAIL), (None, Status.UNKNOWN)])
