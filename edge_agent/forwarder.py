@@ -211,8 +211,15 @@ class Forwarder:
         except StorageError:
             return ERROR_PAUSE_S  # the keeper says what is wrong, and mends it
         except Exception as exc:
-            report(log, exc, "cannot look at the queue")
+            if not self._is_of_the_keeper(exc):
+                report(log, exc, "cannot look at the queue")
             return ERROR_PAUSE_S
+
+    def _is_of_the_keeper(self, error: Exception) -> bool:
+        """Why there is no store (a key that cannot be read is no StorageError): the keeper has said so, once."""
+        fault = self._keeper.fault
+        # by the code: the keeper may have met the same again meanwhile
+        return fault is not None and isinstance(error, AgentError) and error.code == fault.code
 
     async def _fill_slots(self) -> float:
         """Start what may be started. Returns how long to wait unless woken, in seconds."""

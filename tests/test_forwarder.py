@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.errors import StorageError
+from edge_agent.errors import ConfigurationError, StorageError
+from edge_agent.forwarder import ERROR_PAUSE_S
 from edge_agent.outbox import Store
 from edge_agent.outbox.records import VerificationRecord
 from edge_agent.sandbox.faults import Fault
@@ -516,6 +517,25 @@ def test_a_picture_that_was_tampered_with_is_set_aside_and_never_sent(tmp_path: 
         assert bench.judged == [sha256_of(later)]
 
     play(tmp_path, sandbox, scenario)
+
+
+@pytest.mark.parametrize("known", [True, False])
+def test_a_key_that_cannot_be_read_is_told_by_the_keeper_alone(
+    tmp_path: Path, sandbox: SandboxServer, caplog: pytest.LogCaptureFixture, known: bool
+) -> None:
+    error = ConfigurationError("cannot read the secret file k: gone", code="secret_missing")
+
+    async def scenario(bench: Bench) -> None:
+        if known:
+            bench.keeper._settle(error)
+        else:
+            fail(bench.keeper, Store.lease_next, error)
+        for _ in range(3):
+            assert await bench.forwarder._turn() == ERROR_PAUSE_S
+
+    play(tmp_path, sandbox, scenario)
+    said = [record.getMessage().partition(":")[0] for record in caplog.records if record.levelname == "ERROR"]
+    assert said == (["the outbox cannot be used"] if known else ["cannot look at the queue"] * 3)
 
 
 # -- one capture's fault, or ours -------------------------------------------------------------------------------------
