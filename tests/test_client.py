@@ -174,10 +174,7 @@ class Barred(httpx.BaseTransport):
     """As httpx tells of a socket that the system keeps this user from."""
 
     def handle_request(self, request: httpx.Request) -> httpx.Response:
-        try:
-            raise PermissionError("denied")
-        except PermissionError as exc:
-            raise httpx.ConnectError("[Errno 13] Permission denied") from exc
+        raise httpx.ConnectError("[Errno 13] Permission denied") from PermissionError("denied")
 
 
 @pytest.mark.parametrize("barred", ["the socket", "its folder"])
