@@ -27,7 +27,12 @@ from pydantic import BaseModel
 from edge_agent.api import wire, wire_outbox
 from edge_agent.cli import main
 from edge_agent.cli.tables import age, local, size
+from edge_agent.config import load
+from edge_agent.doctor.examination import run_checks
+from edge_agent.errors import ConfigurationError
 from edge_agent.outbox import Store
+from edge_agent.outbox.clock import SystemClock
+from edge_agent.outbox.configured import open_outbox
 from edge_agent.outbox.records import RotationReport
 from edge_agent.types import State
 from tests.project.tree import ROOT
@@ -90,6 +95,29 @@ def test_a_socket_that_this_user_may_not_open_does_not_mean_that_no_agent_runs(
     assert f"cannot connect to {socket}: this user may not\n" in err
     assert "call with sudo, or join the group edge-agent" in err
     assert "using the files" not in err
+
+
+def test_a_lost_device_key_is_to_be_put_back_where_a_queue_was_made_with_it(
+    site: Site,
+) -> None:
+    key, config = site.folder / "device.key", load(site.config)
+    put_back, create = "put back the key that this queue was made with", "create it with mode 0600"
+
+    def told() -> dict[str, str | None]:
+        with pytest.raises(ConfigurationError) as opened:
+            open_outbox(config, clock=SystemClock())
+        found = {finding.id: finding.mend for finding in run_checks(site.config, only=["credentials.device_key"])}
+        return {"store": opened.value.hint, "doctor": found["credentials.device_key"]}
+
+    key.unlink()
+    assert all((hint or "").startswith(create) for hint in told().values()), "there is no queue yet"
+    key.write_text(KEY)
+    key.chmod(0o600)
+    stock(site.folder)
+    key.unlink()
+    assert all((hint or "").startswith(put_back) for hint in told().values()), told()
+    key.touch(0o600)
+    assert all((hint or "").startswith(put_back) for hint in told().values()), "an empty file is a lost key too"
 
 
 # -- what is printed --------------------------------------------------------------------------------------------------

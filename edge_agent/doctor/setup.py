@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, MutableMapping
+from collections.abc import Callable, Iterator, MutableMapping
 from pathlib import Path
 
 from edge_agent.config import Config, InvalidConfiguration, SecretRef
 from edge_agent.doctor.finding import Finding, failed, passed, unknown, warned
 from edge_agent.doctor.sources import Case
 from edge_agent.errors import ConfigurationError
+from edge_agent.outbox.configured import read_device_key
 from edge_agent.outbox.crypto import parse_key
 
 CREDENTIAL_FOLDERS = (Path("/run/credentials/edge-agent.service"), Path("/etc/edge-agent/credentials"))
@@ -73,7 +74,7 @@ def api_key(case: Case) -> list[Finding]:
 def device_key(config: Config, case: Case) -> Finding | None:
     """What keeps the device key from being used, without looking into the queue; None when nothing does."""
     id_ = "credentials.device_key"
-    found = _secret(id_, config.outbox.key, case)
+    found = _secret(id_, config.outbox.key, case, lambda: read_device_key(config))
     if found is not None:
         return found
     try:
@@ -83,10 +84,10 @@ def device_key(config: Config, case: Case) -> Finding | None:
     return None
 
 
-def _secret(id_: str, ref: SecretRef, case: Case) -> Finding | None:
-    """Why a secret cannot be read; None when it can."""
+def _secret(id_: str, ref: SecretRef, case: Case, read: Callable[[], bytes] | None = None) -> Finding | None:
+    """Why a secret cannot be read, by ``read`` where its errors say more than ``ref``'s; None when it can."""
     try:
-        ref.read()
+        (read or ref.read)()
     except ConfigurationError as exc:
         mend = exc.hint or "put it there again: docs/install-raspberry-pi.md"
         if ref.credential is not None and ref.path() is None:
