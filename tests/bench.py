@@ -233,7 +233,7 @@ def section(folder: Path, sandbox: SandboxServer, **changes: Any) -> CypherFaceS
             "merchant_id": sandbox.credentials.merchant_id,
             "api_key": {"file": key},
             "upload_hosts": [sandbox.host],
-            "timeouts": {"connect_s": 1.0, "request_s": 1.0, "match_s": 1.0},
+            "timeouts": {"connect_s": 5.0, "request_s": 5.0, "match_s": 5.0},
             **changes,
         }
     )
