@@ -211,8 +211,8 @@ def _config(folder: Path, url: str, credentials: Any, changes: dict[str, dict[st
     sections: dict[str, dict[str, Any]] = {
         "api": {"socket": folder / "api.sock", "socket_group": None},
         "session": {
-            "search_timeout_s": 1.0,
-            "verdict_timeout_s": 2.0,
+            "search_timeout_s": 3.0,
+            "verdict_timeout_s": 4.0,
             "capture_window_s": 0.05,
             "hint_hold_s": 0.05,
         },

@@ -259,7 +259,7 @@ def _cancel(client: AgentClient, record: VerificationBody) -> str:
 
 
 def test_an_old_yes_does_not_approve_when_events_are_replayed(tmp_path: Path, sandbox: SandboxServer) -> None:
-    with terminal(tmp_path, sandbox, session={"result_valid_s": 1.0}) as t, t.client() as client:
+    with terminal(tmp_path, sandbox, session={"result_valid_s": 4.0}) as t, t.client() as client:
         record = client.verify("alice", wait_s=5)
         assert record.approved
         fresh = _verified(client, record)

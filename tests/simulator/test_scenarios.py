@@ -53,7 +53,7 @@ def captured(client: AgentClient, user: str) -> VerificationBody:
 
 
 def ended(client: AgentClient, id_: str) -> VerificationBody:
-    deadline = time.monotonic() + 30
+    deadline = time.monotonic() + 120
     while (record := client.get(id_)).state not in FINAL_STATES:
         assert time.monotonic() < deadline, record
         time.sleep(0.1)
