@@ -14,11 +14,11 @@ from edge_agent.offline.threshold import Yardstick
 from edge_agent.outbox.provisional_records import TEMPLATE_SCOPE, NewTemplate
 from edge_agent.outbox.records import NewVerification, Verdict
 from edge_agent.outbox.store import Store
+from edge_agent.simulator.service import SIMILARITY
 from edge_agent.types import Embedding, State
 
 CALLER = "simulator"
 """Whose the confirmations are that nobody asked for."""
-SIMILARITY = 97.4
 _MODEL, _QUALITY, _LEASE_S = "simulated", 0.9, 60.0
 _FACE: Embedding = np.full(4, 0.5, np.float32)
 
@@ -52,7 +52,7 @@ def confirm_before(store: Store, new: NewVerification) -> None:
     name = new_image_name()
     store.record_upload(record.id, leased.lease, name)
     digest = hashlib.sha256(picture).hexdigest()
-    verdict = Verdict(True, 200, name, digest, matched_field="match", similarity=SIMILARITY)
+    verdict = Verdict(True, 200, name, digest, matched_field="match", similarity=SIMILARITY[True])
     store.commit_verdict(record.id, leased.lease, verdict)
     store.keep_template(record.id, NewTemplate(stored(_FACE), _MODEL, _QUALITY))
 

@@ -83,11 +83,12 @@ def test_the_network_cut_ends_in_pending_and_later_in_a_late_verdict(tmp_path: P
         assert (record.state, record.late, record.approved) == (State.VERIFIED, True, False)
 
 
-def test_a_slow_service_ends_in_pending_and_forwarding_goes_on(client: AgentClient, sandbox: SandboxServer) -> None:
+def test_a_slow_service_ends_in_pending_and_forwarding_goes_on(tmp_path: Path, sandbox: SandboxServer) -> None:
     sandbox.inject(Fault(step="match", kind="hang"))
-    record = client.verify("alice", wait_s=10)
-    assert record.state is State.PENDING
-    assert until_final(client, record).state is State.VERIFIED
+    with terminal(tmp_path, sandbox, session={"verdict_timeout_s": 1.0}) as t, t.client() as client:
+        record = client.verify("alice", wait_s=10)
+        assert record.state is State.PENDING
+        assert until_final(client, record).state is State.VERIFIED
 
 
 @pytest.mark.parametrize("kind", ["garbage", "html", "redirect", "truncate", "drop", "reset"])
