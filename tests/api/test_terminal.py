@@ -24,6 +24,9 @@ from tests.api.calls import SOURCE, raw, start, until_final
 from tests.faces import measurement, scores
 from tests.terminal import Terminal, terminal
 
+HASTY = {"verdict_timeout_s": 1.0}
+"""For a verification that shall have no verdict in time."""
+
 # -- verdicts ---------------------------------------------------------------------------------------------------------
 
 
@@ -85,16 +88,17 @@ def test_the_network_cut_ends_in_pending_and_later_in_a_late_verdict(tmp_path: P
 
 def test_a_slow_service_ends_in_pending_and_forwarding_goes_on(tmp_path: Path, sandbox: SandboxServer) -> None:
     sandbox.inject(Fault(step="match", kind="hang"))
-    with terminal(tmp_path, sandbox, session={"verdict_timeout_s": 1.0}) as t, t.client() as client:
+    with terminal(tmp_path, sandbox, session=HASTY) as t, t.client() as client:
         record = client.verify("alice", wait_s=10)
         assert record.state is State.PENDING
         assert until_final(client, record).state is State.VERIFIED
 
 
 @pytest.mark.parametrize("kind", ["garbage", "html", "redirect", "truncate", "drop", "reset"])
-def test_garbage_is_never_a_verdict(client: AgentClient, sandbox: SandboxServer, kind: Any) -> None:
+def test_garbage_is_never_a_verdict(tmp_path: Path, sandbox: SandboxServer, kind: Any) -> None:
     sandbox.inject(Fault(step="match", kind=kind, times=None))
-    record = client.verify("alice", wait_s=10)
+    with terminal(tmp_path, sandbox, session=HASTY) as t, t.client() as client:
+        record = client.verify("alice", wait_s=10)
     assert record.state is State.PENDING
     assert not record.approved
 
@@ -150,7 +154,11 @@ def test_a_bare_200_counts_only_when_the_operator_says_so(
 ) -> None:
     with SandboxServer(Variants(match_style=style)) as server:
         server.enrol("alice", SOURCE)
-        with terminal(tmp_path, server, cypherface={"accept_bare_200": accept}) as t, t.client() as client:
+        session = {} if accept else HASTY
+        with (
+            terminal(tmp_path, server, session=session, cypherface={"accept_bare_200": accept}) as t,
+            t.client() as client,
+        ):
             assert client.verify("alice", wait_s=10).state is state
 
 
@@ -158,14 +166,18 @@ def test_a_bare_200_counts_only_when_the_operator_says_so(
 def test_a_similarity_below_the_operators_limit_is_no_verdict(tmp_path: Path, least: float, state: State) -> None:
     with SandboxServer() as server:
         server.enrol("alice", SOURCE)
-        with terminal(tmp_path, server, cypherface={"min_similarity": least}) as t, t.client() as client:
+        session = {} if state is State.VERIFIED else HASTY
+        with (
+            terminal(tmp_path, server, session=session, cypherface={"min_similarity": least}) as t,
+            t.client() as client,
+        ):
             assert client.verify("alice", wait_s=10).state is state
 
 
 def test_pictures_go_to_no_host_that_is_not_allowed(tmp_path: Path) -> None:
     with SandboxServer(Variants(url_host="localhost:9")) as server:
         server.enrol("alice", SOURCE)
-        with terminal(tmp_path, server) as t, t.client() as client:
+        with terminal(tmp_path, server, session=HASTY) as t, t.client() as client:
             record = client.verify("alice", wait_s=10)
             assert record.state is State.PENDING
             assert client.status()["network"]["state"] == "stopped"
@@ -504,7 +516,7 @@ def test_no_picture_and_no_user_id_lies_in_the_state_directory(
     sandbox.inject(Fault(step="match", kind="hang", times=None))
     user = "alice-with-a-long-name"
     sandbox.enrol(user, SOURCE)
-    with caplog.at_level("DEBUG"), terminal(tmp_path, sandbox) as t, t.client() as client:
+    with caplog.at_level("DEBUG"), terminal(tmp_path, sandbox, session=HASTY) as t, t.client() as client:
         record = client.verify(user, wait_s=10)
         assert record.state is State.PENDING
         files = [path.read_bytes() for path in (tmp_path / "state").rglob("*") if path.is_file()]

@@ -106,7 +106,6 @@ def test_a_user_whom_cypherface_knows_is_answered_provisionally_and_judged_when_
             rows = {
                 "provisional_amount_over_limit": provisional(http, "provisional@ida", amount="50.01", currency="EUR"),
                 "provisional_amount_unknown": provisional(http, "provisional@jan", amount="5.00", currency="SEK"),
-                "provisional_no_consent": post(http, "provisional@kim").json(),
             }
             assert {why: (r["state"], r["reasons"]) for why, r in rows.items()} == {
                 why: ("pending", [why]) for why in rows
