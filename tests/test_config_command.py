@@ -30,7 +30,17 @@ def file(tmp_path: Path) -> Path:
 
 
 def test_a_good_file_is_fine(file: Path) -> None:
-    assert run("check", "--config", file).output == f"{file}: fine\n"
+    assert run("check", "--config", file).output == run("check", file).output == f"{file}: fine\n"
+
+
+def test_a_pack_that_there_is_not_is_a_problem_of_its_line(file: Path) -> None:
+    file.write_text(f"{FILE}models:\n  pack: opne\n")
+    result = run("check", file)
+    assert isinstance(result.exception, InvalidConfiguration)
+    (problem,) = result.exception.problems
+    line = FILE.count("\n") + 2
+    assert (problem.line, problem.key, result.exception.exit_code) == (line, "models.pack", 2)
+    assert "opne" in problem.message
 
 
 @pytest.mark.parametrize("given", ["", ", face_threshold: {cosine: 0.6, embedder_sha256: '%s', impostor_pairs: 40000, "

@@ -29,12 +29,14 @@ config.add_command(confirm)
 
 
 @config.command()
+@click.argument("file", required=False, type=click.Path(path_type=Path))
 @config_option
 @click.option("--json", "as_json", is_flag=True, help="One JSON object: ok, problems with line, column, key and hint.")
-def check(config_path: Path, as_json: bool) -> None:
-    """Check the whole file; every problem with its line. Exit code 2 when there is one."""
+def check(file: Path | None, config_path: Path, as_json: bool) -> None:
+    """Check the whole file (FILE, or that of --config); every problem with its line. Exit code 2 when there is one."""
+    config_path = file or config_path
     try:
-        _check_threshold(load_config(config_path), config_path)
+        _check_pack(load_config(config_path), config_path)
     except InvalidConfiguration as exc:
         if not as_json:
             raise
@@ -49,18 +51,22 @@ def check(config_path: Path, as_json: bool) -> None:
     )
 
 
-def _check_threshold(config: Config, path: Path) -> None:
-    """Raises InvalidConfiguration where the policy ``provisional`` would refuse to start: no threshold that counts."""
-    if config.offline.policy != "provisional":
-        return
+def _check_pack(config: Config, path: Path) -> None:
+    """Raises InvalidConfiguration for a pack that there is not, and where the policy ``provisional`` would refuse to
+    start: no threshold that counts.
+    """
     from edge_agent.offline.threshold import yardstick
     from edge_agent.packs.manifest import load_pack
 
+    key = "models.pack"
     try:
-        yardstick(config.offline.face_threshold, load_pack(config.models.pack))
+        pack = load_pack(config.models.pack)
+        if config.offline.policy == "provisional":
+            key = "offline.policy"
+            yardstick(config.offline.face_threshold, pack)
     except AgentError as exc:
-        line = lines_of(path)["offline.policy"]
-        raise InvalidConfiguration(str(path), [Problem(line, 1, "offline.policy", exc.message, exc.hint)]) from exc
+        line = lines_of(path).get(key, 1)
+        raise InvalidConfiguration(str(path), [Problem(line, 1, key, exc.message, exc.hint)]) from exc
 
 
 @config.command()
