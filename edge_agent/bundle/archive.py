@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import gzip
 import hashlib
 import io
@@ -48,6 +49,28 @@ def packed(bundle: Bundle) -> bytes:
     return stream.getvalue()
 
 
+def look_before(path: Path, *, overwrite: bool) -> None:
+    """What would keep ``write`` from writing, as far as it shows before there is a bundle: collecting takes minutes.
+
+    ``path`` may be a folder for it. Raises as ``write``.
+    """
+    folder = path if path.is_dir() else path.parent
+    if folder is not path and not overwrite and os.path.lexists(path):
+        raise _exists(path)
+    if not os.access(folder, os.W_OK | os.X_OK):
+        why = "no right to write there" if folder.is_dir() else os.strerror(errno.ENOENT)
+        raise _cannot_write(path, why)
+
+
+def _exists(path: Path) -> ConfigurationError:
+    hint = "give another file with --output, or overwrite it with --force"
+    return ConfigurationError(f"cannot write {path}: it exists", hint=hint)
+
+
+def _cannot_write(path: Path, why: str) -> EnvironmentFault:
+    return EnvironmentFault(f"cannot write {path}: {why}", hint="give another folder with --output")
+
+
 def write(bundle: Bundle, path: Path, *, overwrite: bool = False) -> Written:
     """Write beside ``path``, bring it to the disk, then give it its name.
 
@@ -61,14 +84,11 @@ def write(bundle: Bundle, path: Path, *, overwrite: bool = False) -> Written:
             ours = True
         private = _replace(path, data)
     except FileExistsError as exc:
-        hint = "give another file with --output, or overwrite it with --force"
-        raise ConfigurationError(f"cannot write {path}: it exists", hint=hint) from exc
+        raise _exists(path) from exc
     except OSError as exc:
         if ours:
             _discard(path)
-        raise EnvironmentFault(
-            f"cannot write {path}: {exc.strerror}", hint="give another folder with --output"
-        ) from exc
+        raise _cannot_write(path, str(exc.strerror)) from exc
     except BaseException:
         if ours:
             _discard(path)

@@ -24,7 +24,7 @@ READ_IT = "read it before you send it"
 
 @click.command()
 @click.option(
-    "-o", "--output", type=click.Path(path_type=Path), help="The file to write.  [default: here, by id and time]"
+    "-o", "--output", type=click.Path(path_type=Path), help="The file or folder to write to.  [default: here]"
 )
 @click.option("--force", is_flag=True, help="Overwrite it.")
 @click.option("--preview", metavar="[MEMBER]", is_flag=False, flag_value=EVERYTHING,
@@ -39,15 +39,19 @@ def bundle(
 
     Takes as long as the doctor. What cannot be had is named in its manifest. Exit code 0 when it was written.
     """
-    from edge_agent.bundle.archive import stem, write
+    from edge_agent.bundle.archive import look_before, stem, write
 
     if preview is not None and (output or force):
         raise click.UsageError("--preview writes nothing: leave --output and --force out")
+    where = output or Path()
+    if preview is None:
+        look_before(where, overwrite=force)
     found = _collect(config_path, socket)
     if preview is not None:
         _show(found, preview, as_json=as_json)
         return
-    written = write(found, output or Path(f"{stem(found)}.tar.gz"), overwrite=force)
+    path = where / f"{stem(found)}.tar.gz" if where.is_dir() else where
+    written = write(found, path, overwrite=force)
     if not written.private:
         click.echo(f"others can read {written.path}: its file system has no rights", err=True)
     _tell(found, written, as_json=as_json)

@@ -132,6 +132,15 @@ def test_what_cannot_be_done_is_refused(site: Site, arguments: tuple[str, ...], 
     ended, out, err = site("bundle", *arguments)
     assert (ended, out) == (code, "")
     assert message in err
+    assert ("looking at everything" in err) == ("secrets.json" in message)  # the rest shows before the minutes it takes
+
+
+def test_a_folder_gets_a_file_of_the_usual_name(site: Site) -> None:
+    (site.folder / "stick").mkdir()
+    code, told = site.json("bundle", "--output", "stick")
+    (file,) = (site.folder / "stick").iterdir()
+    assert (code, told["file"]) == (0, f"stick/{file.name}")
+    assert file.name.startswith("edge-agent-bundle-pos-0001-")
 
 
 def test_the_machine_it_runs_on_is_looked_at_where_nothing_is_injected(
