@@ -55,3 +55,11 @@ BODY = StatusBody(
 )  # fmt: skip
 def test_each_part_is_told_in_words(part: dict[str, object], line: str) -> None:
     assert f"  {line}" in list(status_lines(BODY.model_copy(update=part)))
+
+
+def test_who_reads_that_forwarding_stopped_is_told_what_to_do() -> None:
+    stopped = NETWORK.model_copy(update={"state": "stopped", "stopped_code": "forbidden"})
+    advice = "    try: edge-agent doctor; once that is mended: edge-agent outbox retry"
+    assert [advice in list(status_lines(BODY.model_copy(update={"network": n}))) for n in (stopped, NETWORK)] == [
+        True, False,
+    ]  # fmt: skip

@@ -156,6 +156,8 @@ def status_lines(body: StatusBody) -> Iterator[str]:
     yield f"  running {age(body.uptime_s)}, {doing}; models: {body.pack}"
     yield f"  camera: {_camera(body.camera)}"
     yield f"  network: {_network(body.network)}"
+    if body.network.state == "stopped":
+        yield "    try: edge-agent doctor; once that is mended: edge-agent outbox retry"
     yield f"  queue: {_queue(body.queue)}"
 
 
