@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "workers": "",
     "packs": "config",
     "gate": "config",
+    "challenge": "",
     "outbox": "config",
     "cypherface": "config",
     "tracking": "config gate",
