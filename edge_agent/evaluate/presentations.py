@@ -20,7 +20,7 @@ from edge_agent.config import GateSection, SessionSection
 from edge_agent.errors import InputError
 from edge_agent.picture import read_picture
 from edge_agent.screening import Screener, Vision
-from edge_agent.session import Framing, fuse, is_fresh
+from edge_agent.session import FUSED_FRAMES, Framing, fuse, is_fresh
 from edge_agent.types import Assessment, Frame, GateCode, LivenessScore
 
 CLIP_FPS: Final = 10.0
@@ -147,7 +147,8 @@ class _Watch:
     def __init__(self, votes: int) -> None:
         self.frames = 0
         self._spoofed = False
-        self._recent: deque[Assessment] = deque(maxlen=votes)
+        self._votes = votes
+        self._recent: deque[Assessment] = deque(maxlen=max(FUSED_FRAMES, votes))
         self._nearest: tuple[LivenessScore, ...] = ()
         self._nearness: tuple[bool, float] | None = None
         self._values: dict[str, list[float]] = {}
@@ -170,7 +171,7 @@ class _Watch:
             self._recent.clear()
         self._recent.append(seen)
         fused = fuse([one.liveness for one in self._recent])
-        nearness = (len(self._recent) == self._recent.maxlen, margin(fused))
+        nearness = (len(self._recent) >= self._votes, margin(fused))
         if self._nearness is None or nearness > self._nearness:
             self._nearest, self._nearness = fused, nearness
 
