@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
@@ -18,6 +18,8 @@ from typing import Final
 from edge_agent.camera.clip import CLIP_SUFFIXES, Clip
 from edge_agent.config import GateSection, SessionSection
 from edge_agent.errors import InputError
+from edge_agent.evaluate.prompts import challenge_of
+from edge_agent.evaluate.turns import OF_A_STILL, Challenge, Turned, TurnRules
 from edge_agent.picture import read_picture
 from edge_agent.screening import Screener, Vision
 from edge_agent.session import FUSED_FRAMES, Framing, fuse, is_fresh
@@ -54,6 +56,8 @@ class Presentation:
     frames: int
     values: dict[str, float] = field(default_factory=dict)
     """Gate measure -> median over the frames where it was assessed."""
+    turned: Turned | None = None
+    """Of the challenge, where it was run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,19 @@ class Rules:
 
     gate: GateSection
     session: SessionSection
+    turns: TurnRules | None = None
+    """With them the challenge is run too."""
 
 
 def present_file(path: Path, vision: Vision, rules: Rules) -> Presentation:
     """Judge a picture or a clip. Raises InputError or CameraError for what cannot be used, ModelError."""
     if path.suffix.lower() not in CLIP_SUFFIXES:
-        return _still(path.name, Screener(vision, rules.gate).still(Frame(read_picture(path), 0.0, 0)))
+        still = _still(path.name, Screener(vision, rules.gate).still(Frame(read_picture(path), 0.0, 0)))
+        return replace(still, turned=OF_A_STILL) if rules.turns else still
+    challenge = challenge_of(path, rules.turns) if rules.turns else None
     clip = Clip(path, default_fps=CLIP_FPS, loop=False)
     try:
-        return present(path.name, _frames(clip), vision, rules, started_at_s=-1.0)
+        return present(path.name, _frames(clip), vision, rules, started_at_s=-1.0, challenge=challenge)
     finally:
         clip.close()
 
@@ -112,8 +120,9 @@ def present(
     *,
     started_at_s: float,
     on_hint: Callable[[GateCode | None], None] = lambda _code: None,
+    challenge: Challenge | None = None,
 ) -> Presentation:
-    """Judge frames as a session would, until one qualifies or they end.
+    """Judge frames as a session would, until one qualifies (and ``challenge`` is over) or they end.
 
     ``started_at_s``: frames that were taken before (monotonic) do not count. ``on_hint`` hears what a customer would
     be told. Raises what ``frames`` raises, ModelError, and InputError where there was no frame at all.
@@ -125,20 +134,25 @@ def present(
         hint_hold_s=rules.session.hint_hold_s,
         started_at_s=started_at_s,
     )
-    watch = _Watch(rules.session.liveness_frames)
+    watch, best = _Watch(rules.session.liveness_frames), None
     for frame in frames:
         if not is_fresh(frame, started_at_s):
             continue
         seen = screener.screen(frame)
         watch.see(seen)
-        best, hint = framing.add(seen)
-        if hint is not None:
-            on_hint(hint.code)
-        if best is not None:
-            return watch.result(name, best.liveness, ())
+        if best is None:
+            best, hint = framing.add(seen)
+            if hint is not None:
+                on_hint(hint.code)
+        if challenge is not None:
+            challenge.add(seen)
+        if best is not None and (challenge is None or challenge.over):
+            break
     if not watch.frames:
         raise InputError(f"cannot judge {name}: there is no frame in it", code="not_an_image")
-    return watch.result(name, None, tuple(code.value for code in framing.reasons()))
+    reasons = () if best is not None else tuple(code.value for code in framing.reasons())
+    found = watch.result(name, best.liveness if best is not None else None, reasons)
+    return found if challenge is None else replace(found, turned=challenge.result())
 
 
 class _Watch:
