@@ -126,7 +126,7 @@ def pad(
     else:
         from edge_agent.evaluate.lines import pad_lines
 
-        turns = turn_report(found)
+        turns = turn_report(found, rules)
         _print_lines([*pad_lines(found), *(["", *turn_lines(turns)] if turns else [])], plot)
 
 

@@ -19,7 +19,7 @@ from edge_agent.camera.clip import CLIP_SUFFIXES, Clip
 from edge_agent.config import GateSection, SessionSection
 from edge_agent.errors import InputError
 from edge_agent.evaluate.prompts import challenge_of
-from edge_agent.evaluate.turns import OF_A_STILL, Challenge, Turned, TurnRules
+from edge_agent.evaluate.turns import Challenge, Turned, TurnRules
 from edge_agent.picture import read_picture
 from edge_agent.screening import Screener, Vision
 from edge_agent.session import FUSED_FRAMES, Framing, fuse, is_fresh
@@ -57,7 +57,7 @@ class Presentation:
     values: dict[str, float] = field(default_factory=dict)
     """Gate measure -> median over the frames where it was assessed."""
     turned: Turned | None = None
-    """Of the challenge, where it was run."""
+    """Of the challenge, where it was run; a picture turns nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,8 +73,7 @@ class Rules:
 def present_file(path: Path, vision: Vision, rules: Rules) -> Presentation:
     """Judge a picture or a clip. Raises InputError or CameraError for what cannot be used, ModelError."""
     if path.suffix.lower() not in CLIP_SUFFIXES:
-        still = _still(path.name, Screener(vision, rules.gate).still(Frame(read_picture(path), 0.0, 0)))
-        return replace(still, turned=OF_A_STILL) if rules.turns else still
+        return _still(path.name, Screener(vision, rules.gate).still(Frame(read_picture(path), 0.0, 0)))
     challenge = challenge_of(path, rules.turns) if rules.turns else None
     clip = Clip(path, default_fps=CLIP_FPS, loop=False)
     try:

@@ -75,7 +75,7 @@ def record_lines(scene: Scene, collected: Collected) -> Iterator[str]:
     yield ""
     yield from pad_lines(found)
     yield ""
-    turns = turn_report(found)
+    turns = turn_report(found, scene.rules)
     if turns is not None:
         yield from turn_lines(turns)
         yield ""

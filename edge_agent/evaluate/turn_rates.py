@@ -87,11 +87,11 @@ class TurnReport:
         return tuple(group.name for group in self.groups if group.prompted < FEWEST)
 
 
-def turn_report(found: PadReport) -> TurnReport | None:
-    """None where the challenge was not run."""
-    groups = [_group(group) for group in found.groups]
-    if not any(group.presentations for group in groups):
+def turn_report(found: PadReport, rules: Rules) -> TurnReport | None:
+    """Of the clips and of what was filmed; None where ``rules`` have no challenge."""
+    if rules.turns is None:
         return None
+    groups = [_group(group) for group in found.groups]
     return TurnReport(groups[0], tuple(sorted(groups[1:], key=_badness, reverse=True)))
 
 
@@ -120,7 +120,7 @@ def _is_answered(presentation: Presentation) -> bool:
 
 def challenge_json(found: PadReport, rules: Rules) -> JsonObject:
     """The key ``challenge`` of a report, where the challenge was run."""
-    turns = turn_report(found)
+    turns = turn_report(found, rules)
     if turns is None or rules.turns is None:
         return {}
     terms = {"kind": "head_turn", "threshold": rules.turns.threshold, "mirrored": rules.turns.mirrored}
@@ -173,7 +173,7 @@ def turn_lines(found: TurnReport) -> Iterator[str]:
 def _headline(found: TurnReport) -> str:
     worst = found.worst
     if worst is None:
-        return "head turn: not measured, it was answered for no attack"
+        return "head turn: not measured, no attack was answered (pictures turn nothing and are not counted)"
     passed = worst.passed
     meaning = f"{passed.errors} of {passed.trials} means that it passes in <= {percent(passed.high)}"
     return printable(f"head turn, worst species: {worst.name}; {meaning}")

@@ -59,11 +59,7 @@ class Turned:
     """In order; empty where that is not known."""
     reason: str | None
     """Why it was not passed: ``not_turned``, ``too_late``, ``face_lost``, ``jump``, ``track_changed``; why there is no
-    response: ``no_face``, ``no_neutral_pose``, ``too_small``, ``too_slow``, ``still`` (a picture, no clip)."""
-
-
-OF_A_STILL: Final = Turned(TurnAnswer.NONE, Prompting.EITHER, (), "still")
-"""A picture turns nothing."""
+    response: ``no_face``, ``no_neutral_pose``, ``too_small``, ``too_slow``."""
 
 
 @dataclass(frozen=True, slots=True)

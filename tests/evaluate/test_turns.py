@@ -229,7 +229,7 @@ P, N, X = TurnAnswer.PASSED, TurnAnswer.NOT_PASSED, TurnAnswer.NONE
 
 
 def set_of(**groups: list[Presentation]) -> TurnReport:
-    found = turn_report(report(Group(name, tuple(of_it)) for name, of_it in groups.items()))
+    found = turn_report(report(Group(name, tuple(of_it)) for name, of_it in groups.items()), RULES)
     assert found is not None
     return found
 
@@ -266,7 +266,12 @@ def test_only_prompted_and_answered_presentations_are_evidence() -> None:
     assert "of 30 it is not known what was asked" in "\n".join(turn_lines(found))
     assert set_of(**(enough | {"print": [presented(X)] * 30})).short_of == ("print",)
     assert "here no attack" in "\n".join(turn_lines(set_of(bona_fide=enough["bona_fide"])))
-    assert turn_report(report([Group(BONA_FIDE, (replace(presented(P), turned=None),))])) is None
+    no_clip = Group(BONA_FIDE, (replace(presented(P), turned=None),))
+    assert turn_report(report([no_clip]), replace(RULES, turns=None)) is None
+    nothing = turn_report(report([no_clip]), RULES)
+    assert nothing is not None
+    assert nothing.bona_fide.passed_and_live.trials == 0
+    assert "head turn: not measured" in "\n".join(turn_lines(nothing))
 
 
 # -- the commands
@@ -307,7 +312,6 @@ def test_evaluate_pad_judges_the_challenge_and_holds_the_documented_keys(
         "0-left-right.avi": ("passed", "ordered"),
         "1-left-right.avi": ("passed", "ordered"),
         "2.avi": ("passed", "timed"),
-        "still.png": ("no_response", "either"),
     }
     replay, print_ = challenge["attacks"]
     assert (replay["passed"]["errors"], replay["passed"]["trials"]) == (1, 1)
