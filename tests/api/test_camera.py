@@ -105,11 +105,11 @@ def test_pictures_that_no_sensor_delivers_fail_the_session_with_their_code_and_c
     def faulty(_timeout_s: float) -> Frame:
         raise fault("cannot use the pictures of noise: made up", retryable=True)
 
-    monkeypatch.setattr("edge_agent.filming.LOST_S", 0.3)
+    monkeypatch.setattr("edge_agent.filming.LOST_S", 3 * pause_s)
     monkeypatch.setattr("edge_agent.filming.REOPEN_PAUSE_S", pause_s)
     monkeypatch.setattr(running.camera, "read", faulty)
     for _ in range(2):  # the terminal is no further from a lock-out than before
-        record = client.verify("alice", wait_s=20)
+        record = client.verify("alice", search_timeout_s=40, wait_s=20)
         assert record.error is not None
         assert (record.state, record.error.code, record.reasons) == (State.FAILED, fault.code, [])
     assert [e["state"] for e in events(running, record.id)] == ["lost"]
