@@ -329,7 +329,9 @@ class SessionSection(Section):
     search_timeout_s: float = Field(20.0, ge=1, le=600, description="s; bounds framing, ends in rejected")
     verdict_timeout_s: float = Field(15.0, ge=1, le=600, description="s from captured; ends in pending")
     capture_window_s: float = Field(1.0, ge=0, le=30, description="s; the best shot is chosen among these frames")
-    liveness_frames: int = Field(5, ge=1, le=50, description="k: assessed frames that vote (median)")
+    liveness_frames: int = Field(
+        5, ge=1, le=50, description="k: at least so many assessed frames vote (median, up to 15)"
+    )
     hint_hold_s: float = Field(0.5, ge=0, le=10, description="s a hint must be stable before it is shown")
     result_valid_s: float = Field(120.0, ge=1, le=3600, description="s; approved turns false after this")
     max_failures: int = Field(5, ge=0, le=1000, description="spoof or not_verified outcomes in 180 s; 0 = no lock-out")

@@ -87,8 +87,8 @@ class Sitting:
                 return Source(jpeg, "camera", {"quality_score": best.assessment.quality_score, **facts})
             case Rejected(reasons=reasons):
                 raise PictureRefused(reasons, failed_checks(self._last))
-            case Lost(code="camera_unavailable", detail=detail):
-                raise CameraError(f"cannot enrol: {detail}")
+            case Lost(code="camera_unavailable" | "camera_frozen" | "frame_loop" as code, detail=detail):
+                raise CameraError(f"cannot enrol: {detail}", code=code)
             case Lost(code=code, detail=detail):
                 raise ModelError(f"cannot enrol: {detail}", code=code)
 

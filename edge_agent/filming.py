@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from edge_agent.camera.guard import MIN_REPEATS, CameraFrozen, FrameFault, FrameLoop
 from edge_agent.camera.port import Camera
 from edge_agent.config import CaptureSection, GateSection, SessionSection
 from edge_agent.errors import AgentError, CameraError, ModelError
@@ -29,8 +30,6 @@ LOST_S = 5.0
 REOPEN_PAUSE_S = 0.5
 OVERTIME_S = 60.0
 """A session that lasts so much longer than its search hangs: in the camera's driver, most likely."""
-MIN_REPEATS = 3
-"""Equal pictures in a row: no sensor delivers so many, the camera is frozen."""
 MAX_INFERENCE_ERRORS = 3
 """Consecutive errors of the models after which the session fails."""
 
@@ -55,6 +54,7 @@ class Lost:
     """The device failed: no camera, or no inference."""
 
     code: str
+    """``camera_unavailable``, ``camera_frozen`` or ``frame_loop`` of the camera."""
     detail: str
 
 
@@ -105,6 +105,8 @@ class Filming:
             started_at_s=started_at_s,
         )
         self._lost_since_s: float | None = None
+        self._fault: FrameFault | None = None
+        """Why it is lost, where its pictures are the reason."""
         self._inference_errors = 0
         self._digest = b""
         self._changed_at_s = started_at_s
@@ -123,20 +125,22 @@ class Filming:
         while self._clock() < self._deadline_s:
             frame = await self._next_frame()
             if frame is None:
-                if self._given_up():
+                if self._given_up() or isinstance(self._fault, FrameLoop):
                     break
                 continue
             outcome = await self._judge(frame)
             if outcome is not None:
                 return outcome
+        if self._fault is not None:
+            return Lost(self._fault.code, self._fault.message)
         if self._lost_since_s is not None or self._framing.frames == 0:
             return Lost("camera_unavailable", "the camera delivered no usable frame")
         if self._frozen():
-            return Lost("camera_unavailable", "the camera repeats its last picture")
+            return Lost(CameraFrozen.code, "the camera repeats its last picture")
         return Rejected(self._framing.reasons())
 
     def _frozen(self) -> bool:
-        """True when the camera has shown one and the same picture, from the beginning or for long."""
+        """True when it has shown one and the same picture, from the beginning or for long: black, or of a replay."""
         old = self._pictures == 1 or self._clock() - self._changed_at_s >= LOST_S
         return self._repeats >= MIN_REPEATS and old
 
@@ -158,16 +162,18 @@ class Filming:
             await self._camera_lost(exc)
             return None
         if self._lost_since_s is not None:
-            self._lost_since_s = None
+            self._lost_since_s = self._fault = None
             self._listeners.camera("ok", self._camera.description)
         return frame
 
     async def _camera_lost(self, error: CameraError) -> None:
+        if isinstance(error, FrameFault):
+            self._fault = error
         if self._lost_since_s is None:
             self._lost_since_s = self._clock()
             log.warning("camera lost while searching: %s", error.message)
             self._listeners.camera("lost", error.message)
-        if error.code != "camera_stalled":
+        if error.code != "camera_stalled" and not isinstance(error, FrameLoop):
             await self._camera_worker.run(self._camera.close)
             await asyncio.sleep(REOPEN_PAUSE_S)
             try:

@@ -4,8 +4,9 @@
 The rules (DESIGN "Gate"):
 
 - the frames that vote are distinct pictures, taken after the session began, of one unbroken track;
-- at least k of them, the median of every liveness model over them passes, and the latest of them passes itself,
-  so that nobody qualifies while a photo is being shown;
+- at least k of them; the median of every liveness model over the last of them, up to ``FUSED_FRAMES``, passes (any
+  model denies for all: their scores are never mixed), and the latest of them passes itself, so that nobody qualifies
+  while a photo is being shown;
 - the window opens with the first frame that passed everything and closes at the later of ``capture_window_s`` and
   k assessed frames; then the best shot is the one of highest quality among those that passed everything.
 """
@@ -14,10 +15,13 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import median_low
 
 from edge_agent.types import Assessment, Frame, GateCode, LivenessScore
 
+FUSED_FRAMES = 15
+"""The latest assessed frames of a track that vote, or k where that is more. A median over more frames is steadier, to
+both sides: a customer's one bad frame in three costs nothing, and an attack's one good frame in three brings nothing."""
 MAX_REASONS = 3
 """A rejection names at most this many reasons: the customer can act on few."""
 
@@ -47,6 +51,7 @@ class BestShotVote:
 
     def __init__(self, *, liveness_frames: int, window_s: float, started_at_s: float) -> None:
         self._k = liveness_frames
+        self._most = max(FUSED_FRAMES, liveness_frames)
         self._window_s = window_s
         self._started_at_s = started_at_s
         self._track_id = 0
@@ -107,20 +112,24 @@ class BestShotVote:
             return None
         if len(votes) < self._k or not votes[-1].passed:
             return None
-        fused = fuse([v.scores for v in votes])
+        voting = votes[-self._most :]
+        fused = fuse([v.scores for v in voting])
         if not fused or not all(s.passed for s in fused):
             return None
         best = max((v for v in votes if v.shot is not None), key=lambda v: v.quality)
-        return BestShot(best.shot, fused, len(votes)) if best.shot is not None else None
+        return BestShot(best.shot, fused, len(voting)) if best.shot is not None else None
 
     def _forget_the_old(self, now_s: float) -> None:
-        """Keep the last window, and always the last k."""
-        while len(self._votes) > self._k and self._votes[0].at_s <= now_s - self._window_s:
+        """Keep the last window and the latest that vote; pictures of the window or of the last k alone."""
+        while len(self._votes) > self._most and self._votes[0].at_s <= now_s - self._window_s:
             self._votes.pop(0)
+        for vote in self._votes[: -self._k]:
+            if vote.at_s <= now_s - self._window_s:
+                vote.shot = None
 
 
 def fuse(votes: list[tuple[LivenessScore, ...]]) -> tuple[LivenessScore, ...]:
-    """The median of every model over the votes; a vote without a score counts as 0.
+    """The median of every model over the votes, the lower of two, so that a tie denies; no score counts as 0.
 
     Returns () when the votes are not of the same models: such votes decide nothing.
     """
@@ -129,7 +138,7 @@ def fuse(votes: list[tuple[LivenessScore, ...]]) -> tuple[LivenessScore, ...]:
     return tuple(
         replace(
             latest,
-            score=median([_counted(scores[i]) for scores in votes]),
+            score=median_low([_counted(scores[i]) for scores in votes]),
             out_of_bounds=max(scores[i].out_of_bounds for scores in votes),
         )
         for i, latest in enumerate(votes[-1])

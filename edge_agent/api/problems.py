@@ -96,6 +96,8 @@ _ALL = (
 CATALOGUE = {problem.code: problem for problem in _ALL}
 
 ALIASES = {
+    "camera_frozen": "camera_unavailable",
+    "frame_loop": "camera_unavailable",
     "secret_missing": "key_unavailable",
     "secret_exposed": "key_unavailable",
     "key_invalid": "key_unavailable",

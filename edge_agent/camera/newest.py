@@ -1,27 +1,12 @@
-"""Where a capturing thread leaves its newest picture, and the reader finds it; and whether pictures still change."""
+"""Where a capturing thread leaves its newest picture, and the reader finds it."""
 
 from __future__ import annotations
 
 import threading
-from hashlib import blake2b
-
-import numpy as np
 
 from edge_agent.camera.port import stalled
 from edge_agent.errors import CameraError
-from edge_agent.types import Frame, Image
-
-SAMPLE_STEP_PX = 8
-"""Every so many pixels in both directions are compared: a sensor's noise changes any sample of this size."""
-FROZEN_AFTER_S = 2.0
-MIN_REPEATS = 3
-"""A webcam may deliver a picture twice when light is low; no sensor delivers the same one for so long."""
-DARK_LEVEL = 24
-"""A covered lens can give equal black pictures honestly; where no pixel is brighter than this, nothing is concluded."""
-
-
-class CameraFrozen(CameraError):
-    """It goes on delivering one and the same picture (camera_unavailable)."""
+from edge_agent.types import Frame
 
 
 class Newest:
@@ -69,28 +54,3 @@ class Newest:
             if self._frame is None:
                 raise AssertionError("a camera without a picture or a failure")
             return self._frame
-
-
-class ChangeWatch:
-    """Notices a camera that repeats its last picture: told each one, it raises when they stopped to change."""
-
-    def __init__(self, description: str) -> None:
-        self._description = description
-        self._digest = b""
-        self._since_s = 0.0
-        self._repeats = 0
-
-    def see(self, image: Image, now_s: float) -> None:
-        """``image``: uint8 (H, W) or (H, W, 3). Raises CameraFrozen."""
-        sample = np.ascontiguousarray(image[::SAMPLE_STEP_PX, ::SAMPLE_STEP_PX])
-        digest = blake2b(sample.tobytes(), digest_size=16).digest()
-        if digest != self._digest or int(sample.max()) <= DARK_LEVEL:
-            self._digest, self._since_s, self._repeats = digest, now_s, 0
-            return
-        self._repeats += 1
-        if self._repeats >= MIN_REPEATS and now_s - self._since_s >= FROZEN_AFTER_S:
-            raise CameraFrozen(
-                f"cannot use the pictures of {self._description}: it repeats its last picture",
-                hint="it is opened again; when this comes back, renew its cable and its power",
-                retryable=True,
-            )

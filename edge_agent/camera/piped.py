@@ -16,7 +16,8 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from edge_agent.camera.child import Child
-from edge_agent.camera.newest import ChangeWatch, Newest
+from edge_agent.camera.guard import FrameGuard
+from edge_agent.camera.newest import Newest
 from edge_agent.camera.pipe import Pipe, PipeEnded, PipeSilent, PipeStopped
 from edge_agent.camera.port import Camera, Clock, Rotation, not_open, upright, upright_size
 from edge_agent.errors import CameraError
@@ -158,7 +159,7 @@ class _Reader:
         self._last_s = -math.inf
         self._count = -1
         self.newest = Newest(feed.description)
-        self._changes = ChangeWatch(feed.description)
+        self._guard = FrameGuard(feed.description)
         self.child = Child(feed.command, name=feed.description, hint=feed.install_hint)
         self._pipe = Pipe(self.child.read_fd, self._stopping)
         self._thread = threading.Thread(target=self._run, name=feed.description, daemon=True)
@@ -217,7 +218,7 @@ class _Reader:
 
     def _publish(self, picture: Picture) -> None:
         now_s = self._clock()
-        self._changes.see(picture.compare, now_s)
+        self._guard.see(picture.compare, now_s)
         self._count = max(self._count + 1, picture.number if picture.number is not None else 0)
         self._last_s = max(self._last_s, now_s - picture.age_s)
         self.newest.publish(Frame(picture.image, self._last_s, self._count))

@@ -11,17 +11,18 @@ from it only, block it, and each ends within a bound. What is true of every impl
   the receiver: the camera does not write to it again.
 - *Honest.* ``size`` is what is delivered, which may differ from what was asked for.
 
-Errors are CameraError with one of four codes:
+Errors are CameraError with one of six codes:
 
 ===================  =================================================================================================
-camera_unavailable   the device or file is missing, refuses, went away or froze, or the camera is not open
+camera_unavailable   the device or file is missing, refuses or went away, or the camera is not open
+camera_frozen        it delivers one and the same picture (see ``guard``)
+frame_loop           it delivers pictures that were there before (see ``guard``)
 camera_stalled       no fresh frame came within the time given; a later ``read`` may succeed
 camera_format        what came is not a picture that can be used
 end_of_source        a finite replay is over; it stays over until the camera is closed and opened again
 ===================  =================================================================================================
 
-A camera that goes on delivering one and the same picture for two seconds is frozen: camera_unavailable (``newest``).
-A covered lens may deliver equal black pictures honestly; those are the pipeline's business (``Measurement.digest``).
+Every source that captures shows each of its pictures to a ``guard.FrameGuard``. A replay does not: it repeats on purpose.
 """
 
 from __future__ import annotations

@@ -20,7 +20,8 @@ from typing import Any
 
 import cv2
 
-from edge_agent.camera.newest import ChangeWatch, Newest
+from edge_agent.camera.guard import FrameGuard
+from edge_agent.camera.newest import Newest
 from edge_agent.camera.port import Camera, Clock, Rotation, checked, not_open, upright, upright_size
 from edge_agent.errors import CameraError
 from edge_agent.types import Frame, Image
@@ -135,7 +136,7 @@ class _Grabber:
     def __init__(self, device: str, opened: Callable[[], Any], clock: Clock) -> None:
         self._device, self._opened, self._clock = device, opened, clock
         self.newest = Newest(f"camera {device}")
-        self._changes = ChangeWatch(f"camera {device}")
+        self._guard = FrameGuard(f"camera {device}")
         self._stopping = False
         self._thread = threading.Thread(target=self._run, name=f"camera {device}", daemon=True)
         self._thread.start()
@@ -174,7 +175,7 @@ class _Grabber:
 
     def _take(self, image: Any, index: int) -> None:
         now_s = self._clock()
-        self._changes.see(checked(image, f"camera {self._device}"), now_s)
+        self._guard.see(checked(image, f"camera {self._device}"), now_s)
         self.newest.publish(Frame(image, now_s, index))
 
 

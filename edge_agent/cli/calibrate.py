@@ -7,11 +7,13 @@ import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import SystemRandom
 from time import monotonic
 from typing import TYPE_CHECKING
 
 import click
 
+from edge_agent.cli.challenge import challenge_options, turn_rules
 from edge_agent.cli.opening import open_models
 from edge_agent.cli.options import config_option, load_config, models_dir_option
 from edge_agent.cli.stopped import agent_stopped
@@ -23,9 +25,12 @@ if TYPE_CHECKING:
     from edge_agent.evaluate.calibration import Collected, Plan
     from edge_agent.evaluate.presentations import Rules
     from edge_agent.evaluate.record import ReportFiles
+    from edge_agent.evaluate.turns import Challenge, TurnRules
     from edge_agent.types import GateCode
     from edge_agent.vision.pipeline import Pipeline
 
+CHALLENGE_S = 20.0
+"""A presentation may last so much longer when turns are asked for."""
 STOP_HINT = "sudo systemctl stop edge-agent, calibrate, then sudo systemctl start edge-agent"
 
 
@@ -39,6 +44,7 @@ STOP_HINT = "sudo systemctl stop edge-agent, calibrate, then sudo systemctl star
               help="A species to present; may be repeated.  [default: print, screen]")  # fmt: skip
 @click.option("--per-attack", type=click.IntRange(1, 10_000), default=20, show_default=True,
               help="Presentations of each species.")  # fmt: skip
+@challenge_options
 @click.option("--seconds", type=click.FloatRange(1, 300),
               help="How long each lasts at most.  [default: session.search_timeout_s]")  # fmt: skip
 @click.option("--out", type=click.Path(path_type=Path, dir_okay=False),
@@ -51,6 +57,9 @@ def calibrate(
     bona_fide: int,
     attacks: tuple[str, ...],
     per_attack: int,
+    challenge: str | None,
+    turn_threshold: float,
+    mirrored: bool,
     seconds: float | None,
     out: Path | None,
     as_json: bool,
@@ -65,11 +74,13 @@ def calibrate(
 
     config = load_config(config_path)
     plan = Plan(bona_fide, attack_species(attacks), per_attack)
+    turns = turn_rules(challenge, turn_threshold, mirrored=mirrored)
+    lasts_s = seconds or config.session.search_timeout_s + (CHALLENGE_S if turns else 0.0)
     collected, now = Collected(), datetime.now(UTC)
     with agent_stopped(config, "calibrate", STOP_HINT):
         pipeline = open_models(pack, models_dir, config)
         files = ReportFiles(out or Path(f"calibration-{config.terminal_id}-{now:%Y%m%d-%H%M%S}.json"))
-        run = _Run(config, pipeline, files, seconds or config.session.search_timeout_s, now)
+        run = _Run(config, pipeline, files, lasts_s, now, turns)
         try:
             run.measure(plan, collected, as_json=as_json)
         finally:
@@ -88,6 +99,7 @@ class _Run:
     files: ReportFiles
     lasts_s: float
     now: datetime
+    turns: TurnRules | None = None
 
     def measure(self, plan: Plan, collected: Collected, *, as_json: bool) -> None:
         """What was presented is written down, also when the camera is lost (then CameraError is raised)."""
@@ -104,12 +116,23 @@ class _Run:
         from edge_agent.evaluate.calibration import Filming, guide
 
         filming = Filming(
-            camera, self.pipeline, self._rules(), lasts_s=self.lasts_s, clock=monotonic, on_hint=_tell_hint
+            camera,
+            self.pipeline,
+            self._rules(),
+            lasts_s=self.lasts_s,
+            clock=monotonic,
+            on_hint=_tell_hint,
+            challenge=self._challenge,
         )
         try:
             guide(plan, _ask, filming, _tell, collected)
         except KeyboardInterrupt:
             _tell("ended")
+
+    def _challenge(self) -> Challenge | None:
+        from edge_agent.evaluate.turns import live
+
+        return None if self.turns is None else live(self.turns, lambda text: _tell(f"  >> {text}"), SystemRandom())
 
     def _write(self, camera: Camera, collected: Collected, *, as_json: bool) -> None:
         from edge_agent.evaluate.models import models_of
@@ -134,7 +157,7 @@ class _Run:
     def _rules(self) -> Rules:
         from edge_agent.evaluate.presentations import Rules
 
-        return Rules(self.config.gate, self.config.session)
+        return Rules(self.config.gate, self.config.session, self.turns)
 
 
 def _ask(prompt: str) -> str | None:

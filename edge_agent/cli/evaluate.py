@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 import click
 
+from edge_agent.cli.challenge import challenge_options, turn_rules
 from edge_agent.cli.opening import open_models
 from edge_agent.cli.options import load_config, models_dir_option
 from edge_agent.config import Config, GateSection, SessionSection
@@ -91,6 +92,7 @@ def match(
 @config_option
 @click.option("--plot", type=click.Path(path_type=Path, dir_okay=False), default="pad.png", show_default=True,
               help="Draw the score histograms to this PNG.")  # fmt: skip
+@challenge_options
 @json_option
 def pad(
     folder: Path,
@@ -98,6 +100,9 @@ def pad(
     models_dir: Path | None,
     config_path: Path | None,
     plot: Path,
+    challenge: str | None,
+    turn_threshold: float,
+    mirrored: bool,
     as_json: bool,
 ) -> None:
     """Attack and bona fide error rates from DIR: a subfolder bona_fide, and one per attack species.
@@ -108,18 +113,21 @@ def pad(
     from edge_agent.evaluate.models import models_of
     from edge_agent.evaluate.pad import files_by_group, judge, report_json
     from edge_agent.evaluate.presentations import Rules
+    from edge_agent.evaluate.turn_rates import challenge_json, turn_lines, turn_report
 
     files = files_by_group(folder)
     pipeline, config = _open(pack, models_dir, config_path)
-    rules = Rules(config.gate, config.session) if config else Rules(GateSection(), SessionSection())
+    gate, session = (config.gate, config.session) if config else (GateSection(), SessionSection())
+    rules = Rules(gate, session, turn_rules(challenge, turn_threshold, mirrored=mirrored))
     found, models = judge(files, pipeline, rules, _watched), models_of(pipeline.pack)
     score_histograms(found, f"pack {models.pack}").write(plot)
     if as_json:
-        _print_json({**models.as_json(), **report_json(found), "plot": str(plot)})
+        _print_json({**models.as_json(), **report_json(found), **challenge_json(found, rules), "plot": str(plot)})
     else:
         from edge_agent.evaluate.lines import pad_lines
 
-        _print_lines(pad_lines(found), plot)
+        turns = turn_report(found, rules)
+        _print_lines([*pad_lines(found), *(["", *turn_lines(turns)] if turns else [])], plot)
 
 
 def _open(

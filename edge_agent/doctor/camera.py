@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from itertools import pairwise
 
 from edge_agent.camera import Camera
-from edge_agent.camera.newest import DARK_LEVEL, CameraFrozen, ChangeWatch
+from edge_agent.camera.guard import DARK_LEVEL, CameraFrozen, ChangeWatch
 from edge_agent.config import CameraSection
 from edge_agent.doctor.finding import Finding, Limits, failed, measured, passed, unknown, warned
 from edge_agent.doctor.sources import Case

@@ -15,6 +15,7 @@ from edge_agent.camera.port import Camera, Clock
 from edge_agent.errors import CameraError, ConfigurationError
 from edge_agent.evaluate.pad import BONA_FIDE, Group, PadReport, report
 from edge_agent.evaluate.presentations import Presentation, Rules, present
+from edge_agent.evaluate.turns import Challenge
 from edge_agent.screening import Vision
 from edge_agent.types import Frame, GateCode
 
@@ -138,7 +139,8 @@ def outcome_text(presentation: Presentation) -> str:
     scores = ", ".join(f"{s.model} {'none' if s.score is None else f'{s.score:.2f}'}" for s in presentation.scores)
     why = f"; {', '.join(presentation.reasons)}" if presentation.reasons else ""
     answer = presentation.answer.value.replace("_", " ")
-    return f"  {answer}{f' ({scores})' if scores else ''} after {presentation.frames} frames{why}"
+    turned = f"; head turn {presentation.turned.answer.value.replace('_', ' ')}" if presentation.turned else ""
+    return f"  {answer}{f' ({scores})' if scores else ''} after {presentation.frames} frames{why}{turned}"
 
 
 class Filming:
@@ -153,14 +155,23 @@ class Filming:
         lasts_s: float,
         clock: Clock,
         on_hint: Callable[[GateCode | None], None],
+        challenge: Callable[[], Challenge | None] = lambda: None,
     ) -> None:
+        """``challenge`` gives that of the next presentation."""
+        self._challenge = challenge
         self._camera, self._vision, self._rules = camera, vision, rules
         self._lasts_s, self._clock, self._on_hint = lasts_s, clock, on_hint
 
     def __call__(self, name: str) -> Presentation:
         """Raises CameraError for a camera that is lost or gives no frame, ModelError."""
         return present(
-            name, self._frames(), self._vision, self._rules, started_at_s=self._clock(), on_hint=self._on_hint
+            name,
+            self._frames(),
+            self._vision,
+            self._rules,
+            started_at_s=self._clock(),
+            on_hint=self._on_hint,
+            challenge=self._challenge(),
         )
 
     def _frames(self) -> Iterator[Frame]:

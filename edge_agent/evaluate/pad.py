@@ -16,6 +16,7 @@ from edge_agent.evaluate.bounds import Rate, rate_of
 from edge_agent.evaluate.folders import files_of, subfolders
 from edge_agent.evaluate.match import rate_json
 from edge_agent.evaluate.presentations import Answer, Presentation, Rules, present_file
+from edge_agent.evaluate.prompts import is_prompts
 from edge_agent.report import rounded
 from edge_agent.screening import Vision
 from edge_agent.types import JsonObject
@@ -96,11 +97,11 @@ def _badness(group: Group) -> tuple[float, float]:
 
 
 def files_by_group(folder: Path) -> dict[str, list[Path]]:
-    """The files of every subfolder, by name; hidden ones are skipped.
+    """The files of every subfolder, by name; hidden ones and what belongs to a clip are skipped.
 
     Raises InputError ``no_bona_fide``, ``no_attacks`` or ``no_pictures`` (an empty subfolder: its name).
     """
-    found = {sub.name: files_of(sub) for sub in subfolders(folder)}
+    found = {sub.name: [f for f in files_of(sub) if not is_prompts(f)] for sub in subfolders(folder)}
     if BONA_FIDE not in found:
         raise InputError(f"cannot evaluate {folder}: it has no subfolder {BONA_FIDE}", code="no_bona_fide", hint=HINT)
     if len(found) < 2:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from pathlib import Path
 from statistics import median
@@ -18,9 +18,11 @@ from typing import Final
 from edge_agent.camera.clip import CLIP_SUFFIXES, Clip
 from edge_agent.config import GateSection, SessionSection
 from edge_agent.errors import InputError
+from edge_agent.evaluate.prompts import challenge_of
+from edge_agent.evaluate.turns import Challenge, Turned, TurnRules
 from edge_agent.picture import read_picture
 from edge_agent.screening import Screener, Vision
-from edge_agent.session import Framing, fuse, is_fresh
+from edge_agent.session import FUSED_FRAMES, Framing, fuse, is_fresh
 from edge_agent.types import Assessment, Frame, GateCode, LivenessScore
 
 CLIP_FPS: Final = 10.0
@@ -54,6 +56,8 @@ class Presentation:
     frames: int
     values: dict[str, float] = field(default_factory=dict)
     """Gate measure -> median over the frames where it was assessed."""
+    turned: Turned | None = None
+    """Of the challenge, where it was run; a picture turns nothing."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +66,18 @@ class Rules:
 
     gate: GateSection
     session: SessionSection
+    turns: TurnRules | None = None
+    """With them the challenge is run too."""
 
 
 def present_file(path: Path, vision: Vision, rules: Rules) -> Presentation:
     """Judge a picture or a clip. Raises InputError or CameraError for what cannot be used, ModelError."""
     if path.suffix.lower() not in CLIP_SUFFIXES:
         return _still(path.name, Screener(vision, rules.gate).still(Frame(read_picture(path), 0.0, 0)))
+    challenge = challenge_of(path, rules.turns) if rules.turns else None
     clip = Clip(path, default_fps=CLIP_FPS, loop=False)
     try:
-        return present(path.name, _frames(clip), vision, rules, started_at_s=-1.0)
+        return present(path.name, _frames(clip), vision, rules, started_at_s=-1.0, challenge=challenge)
     finally:
         clip.close()
 
@@ -112,8 +119,9 @@ def present(
     *,
     started_at_s: float,
     on_hint: Callable[[GateCode | None], None] = lambda _code: None,
+    challenge: Challenge | None = None,
 ) -> Presentation:
-    """Judge frames as a session would, until one qualifies or they end.
+    """Judge frames as a session would, until one qualifies (and ``challenge`` is over) or they end.
 
     ``started_at_s``: frames that were taken before (monotonic) do not count. ``on_hint`` hears what a customer would
     be told. Raises what ``frames`` raises, ModelError, and InputError where there was no frame at all.
@@ -125,20 +133,25 @@ def present(
         hint_hold_s=rules.session.hint_hold_s,
         started_at_s=started_at_s,
     )
-    watch = _Watch(rules.session.liveness_frames)
+    watch, best = _Watch(rules.session.liveness_frames), None
     for frame in frames:
         if not is_fresh(frame, started_at_s):
             continue
         seen = screener.screen(frame)
         watch.see(seen)
-        best, hint = framing.add(seen)
-        if hint is not None:
-            on_hint(hint.code)
-        if best is not None:
-            return watch.result(name, best.liveness, ())
+        if best is None:
+            best, hint = framing.add(seen)
+            if hint is not None:
+                on_hint(hint.code)
+        if challenge is not None:
+            challenge.add(seen)
+        if best is not None and (challenge is None or challenge.over):
+            break
     if not watch.frames:
         raise InputError(f"cannot judge {name}: there is no frame in it", code="not_an_image")
-    return watch.result(name, None, tuple(code.value for code in framing.reasons()))
+    reasons = () if best is not None else tuple(code.value for code in framing.reasons())
+    found = watch.result(name, best.liveness if best is not None else None, reasons)
+    return found if challenge is None else replace(found, turned=challenge.result())
 
 
 class _Watch:
@@ -147,7 +160,8 @@ class _Watch:
     def __init__(self, votes: int) -> None:
         self.frames = 0
         self._spoofed = False
-        self._recent: deque[Assessment] = deque(maxlen=votes)
+        self._votes = votes
+        self._recent: deque[Assessment] = deque(maxlen=max(FUSED_FRAMES, votes))
         self._nearest: tuple[LivenessScore, ...] = ()
         self._nearness: tuple[bool, float] | None = None
         self._values: dict[str, list[float]] = {}
@@ -170,7 +184,7 @@ class _Watch:
             self._recent.clear()
         self._recent.append(seen)
         fused = fuse([one.liveness for one in self._recent])
-        nearness = (len(self._recent) == self._recent.maxlen, margin(fused))
+        nearness = (len(self._recent) >= self._votes, margin(fused))
         if self._nearness is None or nearness > self._nearness:
             self._nearest, self._nearness = fused, nearness
 

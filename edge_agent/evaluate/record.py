@@ -17,6 +17,7 @@ from edge_agent.evaluate.models import ModelIds
 from edge_agent.evaluate.pad import report_json
 from edge_agent.evaluate.presentations import Rules
 from edge_agent.evaluate.proposals import Proposal, proposals, unseparated
+from edge_agent.evaluate.turn_rates import challenge_json, turn_lines, turn_report
 from edge_agent.report import printable, rounded
 from edge_agent.types import JsonObject
 
@@ -56,6 +57,7 @@ def record_json(scene: Scene, collected: Collected) -> JsonObject:
             measure: dict(zip(("p5", "median", "p95"), map(rounded, values), strict=True))
             for measure, values in spread(found.bona_fide).items()
         },
+        **challenge_json(found, scene.rules),
         "unseparated": unseparated(found),
         "proposals": [asdict(proposal) for proposal in proposals(found, scene.rules.gate)],
     }
@@ -73,6 +75,10 @@ def record_lines(scene: Scene, collected: Collected) -> Iterator[str]:
     yield ""
     yield from pad_lines(found)
     yield ""
+    turns = turn_report(found, scene.rules)
+    if turns is not None:
+        yield from turn_lines(turns)
+        yield ""
     yield f"{'bona fide':<24}{'5 %':>10}{'median':>10}{'95 %':>10}"
     for measure, values in spread(found.bona_fide).items():
         yield f"{measure:<24}" + "".join(f"{value:>10.3g}" for value in values)

@@ -12,11 +12,12 @@ import pytest
 from click.testing import CliRunner
 
 from edge_agent import camerakeeper
+from edge_agent.camera.guard import CameraFrozen, FrameFault, FrameLoop
 from edge_agent.camerakeeper import Camerakeeper
 from edge_agent.cli.run import run
 from edge_agent.client import AgentClient, ApiError
 from edge_agent.sandbox.server import SandboxServer
-from edge_agent.types import JsonObject, State
+from edge_agent.types import Frame, JsonObject, State
 from tests.terminal import Terminal, terminal
 from tests.test_daemon import write_config
 
@@ -86,6 +87,54 @@ def test_a_camera_lost_in_a_session_comes_back_by_the_ladder_and_the_session_cap
     assert [e["state"] for e in events(running, record.id)] == ["lost", "ok"]
     assert [e["state"] for e in events(running, None)] == ["lost", "ok"]
     assert client.ready()
+
+
+@pytest.mark.parametrize(
+    ("fault", "pause_s"),
+    [pytest.param(FrameLoop, 60, id="a recording is played, which is not mended by opening"),
+     pytest.param(CameraFrozen, 0.1, id="frozen for good")],
+)  # fmt: skip
+def test_pictures_that_no_sensor_delivers_fail_the_session_with_their_code_and_count_against_nobody(
+    running: Terminal,
+    client: AgentClient,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    fault: type[FrameFault],
+    pause_s: float,
+) -> None:
+    def faulty(_timeout_s: float) -> Frame:
+        raise fault("cannot use the pictures of noise: made up", retryable=True)
+
+    monkeypatch.setattr("edge_agent.filming.LOST_S", 3 * pause_s)
+    monkeypatch.setattr("edge_agent.filming.REOPEN_PAUSE_S", pause_s)
+    monkeypatch.setattr(running.camera, "read", faulty)
+    for _ in range(2):  # the terminal is no further from a lock-out than before
+        record = client.verify("alice", search_timeout_s=40, wait_s=20)
+        assert record.error is not None
+        assert (record.state, record.error.code, record.reasons) == (State.FAILED, fault.code, [])
+    assert [e["state"] for e in events(running, record.id)] == ["lost"]
+    assert events(running, None)[0]["code"] == fault.code
+    assert running.agent.tally.failures[fault.code] == 2
+    assert any(
+        getattr(r, "event", "") == "camera_lost" and getattr(r, "fields", {}) == {"code": fault.code}
+        for r in caplog.records
+    )
+    monkeypatch.undo()
+    assert client.verify("alice", wait_s=10).approved
+
+
+def test_a_frozen_camera_that_opening_mends_goes_on(
+    running: Terminal, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def faulty(_timeout_s: float) -> Frame:
+        monkeypatch.undo()
+        raise CameraFrozen("cannot use the pictures of noise: made up", retryable=True)
+
+    monkeypatch.setattr(running.camera, "read", faulty)
+    record = client.verify("alice", search_timeout_s=30, wait_s=30)
+    assert record.approved
+    assert [e["state"] for e in events(running, record.id)] == ["lost", "ok"]
+    assert running.camera.opened >= 2
 
 
 def test_a_session_that_never_ends_fails_and_the_terminal_goes_on(

@@ -109,6 +109,7 @@ def test_what_is_said_never_to_be_an_answer_is_still_in_the_code() -> None:
         ("StorageError", "storage_full", "storage_full"),
         ("ModelError", "inference_failed", "models_missing"),
         ("CameraError", "camera_format", "camera_unavailable"),
+        ("CameraError", "frame_loop", "camera_unavailable"),
         ("ConfigurationError", "secret_missing", "key_unavailable"),
         ("ConfigurationError", "invalid_configuration", "environment"),
         ("Transient", "timeout", "offline"),

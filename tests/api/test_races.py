@@ -83,7 +83,7 @@ def test_a_camera_that_repeats_its_picture_fails_and_never_rejects(running: Term
     running.eyes.measure = frozen  # type: ignore[method-assign]
     record = client.verify("alice", wait_s=5)
     assert record.error is not None
-    assert (record.state, record.error.code) == (State.FAILED, "camera_unavailable")
+    assert (record.state, record.error.code) == (State.FAILED, "camera_frozen")
 
 
 def test_policy_deny_takes_new_verifications_once_the_network_is_back(tmp_path: Path) -> None:

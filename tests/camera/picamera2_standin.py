@@ -53,7 +53,7 @@ class Request:
         stream = self.config[name]
         width, height = stream["size"]
         channels = 3 if name == "main" else 1
-        number = 7 if self.wanted.get("frozen") else self.number
+        number = 7 if self.wanted.get("frozen") else self.number % self.wanted.get("loop", 1 << 16)
         # B, G, R: the blue channel stands out, so that an exchanged order shows
         ramp = b"".join(
             bytes([level + 60, level, level] if channels == 3 else [level])
@@ -62,7 +62,9 @@ class Request:
         pad = bytes([255]) * (stream["stride"] - width * channels)
         upper = ramp + pad
         lower = bytes(min(255, level + 30) for level in ramp) + pad
-        marked = bytes([number % 256]) * (4 * channels) + upper[4 * channels :]
+        # no picture comes again: the mark is of two bytes
+        mark = bytes([number % 256, number // 256 % 256]) * 2 * channels
+        marked = mark + upper[4 * channels :]
         rows = [marked] * 4 + [upper] * (height // 2 - 4) + [lower] * (height - height // 2)
         if name == "lores":
             rows.append(bytes([128]) * (stream["stride"] * height // 2))  # U and V

@@ -97,7 +97,7 @@ class FakeCapture:
 
     def a_picture(self, number: int) -> tuple[bool, Image | None]:
         image = self._base.copy()
-        image[:4, :4] = number % 256
+        image[:4, :4] = number % 256, number // 256 % 256, 0  # no picture comes again
         return True, image
 
     def wait_for(self, more: int) -> None:

@@ -41,7 +41,7 @@ class Source:
     name: str = ""
     """A word of the description; default: the path of the test's folder."""
     faults: dict[str, Callable[[], None]] = field(default_factory=dict)
-    """What this kind can do wrong beside going away: hangs, freezes, floods, lies; called before or after opening."""
+    """What this kind can do wrong beside going away: hangs, freezes, loops, floods, lies; called before or after opening."""
     mend: Callable[[], None] = lambda: None
     """Ends the fault, after closing."""
 
@@ -109,6 +109,7 @@ def _v4l2(tmp_path: Path) -> Source:
     faults: dict[str, Callable[[], None]] = {
         "hangs": hang,
         "freezes": lambda: answers.append(lambda capture, _number: capture.a_picture(7)),
+        "loops": lambda: answers.append(lambda capture, number: capture.a_picture(number % 6)),
         "floods": lambda: None,  # it delivers without a pause anyway
         "lies": lambda: answers.append(lambda _capture, number: (True, picture(200, 100, seed=number))),
     }
@@ -132,6 +133,7 @@ def _picamera(tmp_path: Path) -> Source:
     faults: dict[str, Callable[[], None]] = {
         "hangs": lambda: pi.plan(capture="hang"),
         "freezes": lambda: pi.plan(frozen=True),
+        "loops": lambda: pi.plan(loop=6),
         "floods": lambda: pi.plan(frame_s=0.0001),
         "lies": lambda: pi.plan(size=(200, 100)),
     }
@@ -158,6 +160,7 @@ def _gstreamer(tmp_path: Path) -> Source:
     faults: dict[str, Callable[[], None]] = {
         "hangs": lambda: stop_process(cameras[-1]),
         "freezes": lambda: pipelines.append("videotestsrc is-live=true pattern=gradient"),
+        "loops": lambda: pipelines.append("videotestsrc is-live=true pattern=blink foreground-color=0xff2040ff"),
         "floods": lambda: pipelines.append("videotestsrc horizontal-speed=3"),
     }
     return Source(
@@ -339,13 +342,30 @@ def test_a_source_that_repeats_its_picture_is_never_taken_for_a_live_one(source:
 
         with pytest.raises(CameraError, match="repeats its last picture") as raised:
             read_on()
-        assert (raised.value.code, raised.value.retryable) == ("camera_unavailable", True)
-        assert code_of(lambda: camera.read(1)) == "camera_unavailable"
+        assert (raised.value.code, raised.value.retryable) == ("camera_frozen", True)
+        assert code_of(lambda: camera.read(1)) == "camera_frozen"
         camera.close()
         source.mend()
         camera.open()
         for _ in range(3):
             camera.read(5)
+
+
+@HARDWARE
+def test_a_source_that_plays_the_same_pictures_over_and_over_is_never_taken_for_a_live_one(source: Source) -> None:
+    source.faults["loops"]()
+
+    def look() -> None:
+        with source.make() as camera:
+            for _ in range(200):
+                camera.read(5)
+
+    with pytest.raises(CameraError, match="came again") as raised:
+        look()
+    assert (raised.value.code, raised.value.retryable) == ("frame_loop", True)
+    source.mend()
+    with source.make() as camera:
+        assert camera.read(5).image.any()
 
 
 @HARDWARE

@@ -8,8 +8,8 @@ import pytest
 import yaml
 
 from edge_agent.camera.gstreamer import GstreamerCamera
+from edge_agent.camera.guard import FROZEN_AFTER_S, LOOP_WITHIN_S, MIN_REPEATS, SAMPLE_PX
 from edge_agent.camera.ladder import ALL_STEPS, Pace
-from edge_agent.camera.newest import FROZEN_AFTER_S, MIN_REPEATS
 from edge_agent.camera.recovery import SILENT_S
 from edge_agent.config import CameraSection
 from tests.project.tree import ROOT
@@ -40,7 +40,9 @@ def test_the_limits_are_those_of_the_code() -> None:
         f"at most {pace.longest_pause_s:g} s",
         f"after {pace.respawn_tries} respawns and {pace.exit_after_s / 60:g} minutes; at most once an hour",
         f"well again after {pace.settled_s:g} s of pictures",
-        f"the same picture for {FROZEN_AFTER_S:g} s and at least {['', '', '', 'four'][MIN_REPEATS]} times",
+        f"the same picture for {FROZEN_AFTER_S:g} s, {['', '', 'three'][MIN_REPEATS]} times in a row or more",
+        f"was there before, within {LOOP_WITHIN_S:g} s and not directly before",
+        f"about {SAMPLE_PX // 1000} {SAMPLE_PX % 1000} pixels",
         f"no whole picture for {SILENT_S:g} to 5 s",
         *(f"| `{step.value}` |" for step in ALL_STEPS),
     ):

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from edge_agent.camera.gstreamer import GstreamerCamera, tokens
-from edge_agent.camera.newest import ChangeWatch
+from edge_agent.camera.guard import FrameGuard
 from edge_agent.errors import CameraError
 from tests.camera.gst import MOVING, Gst, needs_gstreamer
 from tests.camera.processes import await_pictures, gone_within, reader_of
@@ -158,7 +158,7 @@ def test_a_slow_source_is_not_filled_up_with_copies_that_would_look_fresh(
     gst: Gst, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     came: list[bytes] = []
-    monkeypatch.setattr(ChangeWatch, "see", lambda _self, image, _now_s: came.append(image.tobytes()))
+    monkeypatch.setattr(FrameGuard, "see", lambda _self, image, _now_s: came.append(image.tobytes()))
     with gst.camera(f"{MOVING} ! video/x-raw,framerate=100/1 ! identity drop-probability=0.9") as camera:
         await_pictures(camera, 6)
     assert len(set(came)) == len(came)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from edge_agent.camera.newest import ChangeWatch
+from edge_agent.camera.guard import FrameGuard
 from edge_agent.camera.picamera import PROGRAM, PicameraCamera, csi_cameras, lores_size
 from edge_agent.errors import CameraError
 from tests.camera.picamera import Pi
@@ -100,7 +100,7 @@ def test_pictures_that_are_old_by_the_sensors_clock_are_never_handed_out(pi: Pi)
 
 def test_the_luma_plane_comes_along_and_is_what_tells_a_frozen_camera(pi: Pi, monkeypatch: pytest.MonkeyPatch) -> None:
     compared: list[np.ndarray] = []
-    monkeypatch.setattr(ChangeWatch, "see", lambda _self, image, _now_s: compared.append(image))
+    monkeypatch.setattr(FrameGuard, "see", lambda _self, image, _now_s: compared.append(image))
     with pi.camera(size=(640, 480)) as camera:
         camera.read(5)
     assert compared[0].shape == (240, 320)

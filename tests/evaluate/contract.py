@@ -16,7 +16,8 @@ BY_NAME = {"files", "liveness_thresholds", "scores", "values"}
 def documented(heading: str) -> set[str]:
     """The keys in the first column of the JSON table of that section of docs/evaluate.md."""
     page = (ROOT / "docs/evaluate.md").read_text(encoding="utf-8")
-    section = page.partition(f"## `{heading}`")[2].partition("\n## ")[0].partition("### JSON")[2]
+    title = f"## {heading}\n" if f"## {heading}\n" in page else f"## `{heading}`"
+    section = page.partition(title)[2].partition("\n## ")[0].partition("### JSON")[2]
     return set(re.findall(r"`([a-z_.\[\]0-9]+)`", " ".join(re.findall(r"^\| (`.*?) \|", section, re.MULTILINE))))
 
 

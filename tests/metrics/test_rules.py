@@ -9,6 +9,7 @@ from typing import Any
 import yaml
 
 from edge_agent.api.problems import CATALOGUE
+from edge_agent.camera.guard import CameraFrozen, FrameLoop
 from tests.metrics.scrapes import BY_NAME, Scrape, of_sample
 from tests.project.tree import ROOT
 
@@ -20,6 +21,7 @@ RULES: list[dict[str, Any]] = [
 SELECTOR = re.compile(r"\b([a-z_]\w*)\s*(?:\{([^}]*)\})?\s*(?=[\[ )><=]|$)")
 FUNCTIONS = {"sum", "without", "increase", "rate", "changes", "resets", "histogram_quantile", "ignoring", "or", "and"}
 VALUES: dict[tuple[str, str], set[str]] = {
+    ("edge_agent_verification_failures_total", "code"): {CameraFrozen.code, FrameLoop.code},
     ("edge_agent_api_refused_total", "code"): set(CATALOGUE),
     ("edge_agent_terminal_info", "simulator"): {"true", "false"},
 }

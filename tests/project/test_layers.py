@@ -27,6 +27,7 @@ MAY_IMPORT = {
     "workers": "",
     "packs": "config",
     "gate": "config",
+    "challenge": "",
     "outbox": "config",
     "cypherface": "config",
     "tracking": "config gate",
@@ -83,7 +84,7 @@ MAY_IMPORT = {
     "bench": "config cypherface outbox forwarder storekeeper",
     "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client texts "
     "aim bundle decommission doctor journal listening sandbox demo bench simulator evaluate",
-    "evaluate": "config packs picture report gate screening session camera",
+    "evaluate": "challenge config packs picture report gate screening session camera",
     "__main__": "cli",
 }
 ANYBODY = {"types", "errors", "moments", "__version__"}

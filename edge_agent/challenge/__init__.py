@@ -1,0 +1,1 @@
+"""Asking the customer for a small movement that a flat picture cannot show. Pure: no pixels, no clocks."""
