@@ -27,7 +27,7 @@ from edge_agent.sandbox.server import SandboxServer
 from tests.outbox.fakes import pending, picture
 from tests.outbox.wreck import garbage, overwrite
 
-START_S = 30.0
+START_S = 60.0
 
 
 def write_config(folder: Path, url: str = "http://127.0.0.1:9/", **sections: Any) -> Path:
