@@ -174,7 +174,7 @@ class VerificationBody(BaseModel):
     currency: str | None
     hint: HintBody | None
     challenge: ChallengeBody | None
-    """Null where none is asked for."""
+    """Null where none is asked for, and where it was over before the challenge was."""
     reasons: list[str]
     error: ErrorBody | None
     similarity: float | None

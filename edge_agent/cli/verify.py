@@ -82,11 +82,15 @@ def _say_cannot_turn(client: AgentClient, started: VerificationBody) -> None:
         client.cannot_turn(started.id)
 
 
+def _somebody_reads() -> bool:
+    return sys.stderr.isatty()
+
+
 def _show_challenge(client: AgentClient, event: ServerEvent) -> None:
     """Show what is asked, and say so to the agent where somebody can see it."""
     if event.kind == "challenge.prompt":
         click.echo(f"  > {event.data['text']}", err=True)
-        if sys.stderr.isatty():
+        if _somebody_reads():
             _acknowledge(client, event)
     elif event.kind == "challenge.done":
         click.echo(f"  > {event.data['text']}", err=True)

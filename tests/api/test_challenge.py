@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import json
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
 from edge_agent.api.wire import VerificationBody
 from edge_agent.challenge.turn import TurnCue
+from edge_agent.cli.verify import verify
 from edge_agent.client import FROM_THE_START, AgentClient, ApiError, ServerEvent
 from edge_agent.sandbox.server import SandboxServer
 from edge_agent.types import State
@@ -60,8 +64,7 @@ def head(terminal: TurningTerminal) -> TurningEyes:
 def client(terminal: TurningTerminal) -> Iterator[AgentClient]:
     with terminal.client() as c:
         yield c
-        for left in c._call("GET", "/v1/verifications?state=searching").json()["items"]:
-            c.cancel(left["id"])
+        _cancel_all(terminal)
 
 
 def follow(client: AgentClient, started: VerificationBody) -> Iterator[ServerEvent]:
@@ -168,6 +171,45 @@ def test_who_cannot_turn_may_blink(terminal: TurningTerminal, client: AgentClien
 def threading_open_again(terminal: TurningTerminal, head: TurningEyes) -> None:
     """A blink later, by the terminal's own loop."""
     terminal._loop.call_soon_threadsafe(terminal._loop.call_later, 0.15, setattr, head, "open_eyes", 0.95)
+
+
+@pytest.mark.parametrize("tty", [True, False])
+def test_the_command_line_shows_prompts_and_acknowledges_them_where_somebody_reads(
+    terminal: TurningTerminal, head: TurningEyes, monkeypatch: pytest.MonkeyPatch, tty: bool
+) -> None:
+    acknowledged: list[int] = []
+    acknowledge = AgentClient.acknowledge
+
+    def shown(client: AgentClient, verification_id: str, step: int) -> VerificationBody:
+        acknowledged.append(step)
+        record = acknowledge(client, verification_id, step)
+        prompt = record.challenge.prompt if record.challenge else None
+        head.to = SIDES.get(prompt or "", 0.0)
+        if step == 3:  # and back, for the picture
+            threading.Timer(1.5, setattr, [head, "to", 0.0]).start()
+        return record
+
+    monkeypatch.setattr(AgentClient, "acknowledge", shown)
+    monkeypatch.setattr("edge_agent.cli.verify._somebody_reads", lambda: tty)
+    command = ["alice", "--json", "--socket", str(terminal.socket), *([] if tty else ["--search-timeout", "3"])]
+    if not tty:
+        threading.Timer(1.5, _cancel_all, [terminal]).start()
+    done = CliRunner().invoke(verify, command)
+    assert "Please look at the screen." in done.stderr
+    if tty:
+        assert acknowledged == [1, 2, 3]
+        assert (done.exit_code, json.loads(done.stdout)["challenge"]["outcome"]) == (0, "head_turn")
+        assert {"Please turn your head a little to your left.", "Please turn your head a little to your right."} <= {
+            line.strip("> ") for line in done.stderr.splitlines()
+        }
+    else:
+        assert (acknowledged, done.exit_code) == ([], 1)
+
+
+def _cancel_all(terminal: TurningTerminal) -> None:
+    with terminal.client() as client:
+        for left in client._call("GET", "/v1/verifications?state=searching").json()["items"]:
+            client.cancel(left["id"])
 
 
 @pytest.mark.parametrize(
