@@ -10,27 +10,23 @@ distances.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import hypot, isfinite
 from typing import Final
-
-import numpy as np
-from numpy.typing import NDArray
 
 from edge_agent.types import Landmarks
 
-_Matrix = NDArray[np.float64]
+_Point = tuple[float, float]
+_Corners = tuple[_Point, _Point, _Point, _Point]
+"""Right eye, left eye, right and left mouth corner."""
 
-_CORNERS: Final = [0, 1, 3, 4]
-"""Of the landmarks: right eye, left eye, right and left mouth corner."""
-_NOSE: Final = 2
-
-TEMPLATE: Final = np.array([[-0.5, 0.0], [0.5, 0.0], [-0.414, 1.155], [0.414, 1.155]])
-"""float64 (4, 2): where the corners are put, in eye distances; x to the right of an unmirrored picture, y down.
+TEMPLATE: Final = ((-0.5, 0.0), (0.5, 0.0), (-0.414, 1.155), (0.414, 1.155))
+"""Where the corners are put, in eye distances; x to the right of an unmirrored picture, y down.
 
 The means of many faces. Of others' proportions only the scale of ``u`` depends, and where its zero lies.
 """
 
-_LEAST_EYE_DISTANCE_PX: Final = 1e-3
-_LEAST_WEIGHT: Final = 1e-3
+_LEAST_PX: Final = 1e-3
+_LEAST_SHARE: Final = 1e-3
 """A corner nearer to the line through two others (as a share of the face) makes the mapping a matter of chance."""
 
 
@@ -48,44 +44,49 @@ def measure_turn(landmarks: Landmarks) -> Turn | None:
     """``landmarks``: (5, 2) as ``types`` orders them. None where they cannot be a face's: a corner on the line through
     two others, corners in another order, a nose beyond the horizon of their plane, numbers that are not finite.
     """
-    points = landmarks.astype(np.float64)
-    corners = points[_CORNERS]
-    eyes, mouth = corners[:2].mean(axis=0), corners[2:].mean(axis=0)
-    eye_distance, height = np.linalg.norm(corners[1] - corners[0]), np.linalg.norm(mouth - eyes)
-    if not (np.isfinite(points).all() and min(eye_distance, height) > _LEAST_EYE_DISTANCE_PX):
+    right_eye, left_eye, nose, right_mouth, left_mouth = ((float(x), float(y)) for x, y in landmarks.tolist())
+    corners = (right_eye, left_eye, right_mouth, left_mouth)
+    eyes_px = hypot(left_eye[0] - right_eye[0], left_eye[1] - right_eye[1])
+    height_px = _between_middles(corners)
+    if not (isfinite(sum(map(sum, (*corners, nose)))) and min(eyes_px, height_px) > _LEAST_PX):
         return None
-    middle, size = points.mean(axis=0), max(eye_distance, height)
-    u = _nose_in_template((corners - middle) / size, (points[_NOSE] - middle) / size)
-    return None if u is None else Turn(u, float(eye_distance / height))
+    u = _nose_in_template(corners, nose, max(eyes_px, height_px))
+    return None if u is None else Turn(u, eyes_px / height_px)
 
 
-def _nose_in_template(corners: _Matrix, nose: _Matrix) -> float | None:
-    basis = _basis(corners)
-    if basis is None:
-        return None
-    x, _, w = _TEMPLATE_BASIS @ np.linalg.solve(basis, np.append(nose, 1.0))
-    return float(x / w) if w > _LEAST_WEIGHT else None
+def _between_middles(corners: _Corners) -> float:
+    (rx, ry), (lx, ly), (mx, my), (nx, ny) = corners
+    return hypot(mx + nx - rx - lx, my + ny - ry - ly) / 2
 
 
-def _basis(corners: _Matrix) -> _Matrix | None:
-    """(3, 3): maps the canonical projective basis to ``corners`` (4, 2); None where they are no convex quadrangle in
-    the template's order (then one of them would lie behind the camera).
+def _nose_in_template(corners: _Corners, nose: _Point, size: float) -> float | None:
+    """x of the nose under the homography that maps ``corners`` onto the template.
+
+    Of any four points the fourth is a sum of the first three with weights; a homography keeps the barycentric
+    coordinates of a point, each divided by its weight, up to a common factor.
     """
-    first, fourth = np.vstack([corners[:3].T, np.ones(3)]), np.append(corners[3], 1.0)
-    area = np.linalg.det(first)
-    if area < _LEAST_WEIGHT:  # the right mouth corner is below the eyes, seen with the right eye on the left
+    if _area(corners[0], corners[1], corners[2]) < _LEAST_SHARE * size * size:
         return None
-    weights = np.linalg.solve(first, fourth)
-    if not (-weights[0] > _LEAST_WEIGHT and weights[1] > _LEAST_WEIGHT and weights[2] > _LEAST_WEIGHT):
+    weights = _barycentric(corners[3], corners)
+    if not (-weights[0] > _LEAST_SHARE and min(weights[1:]) > _LEAST_SHARE):
+        return None  # no convex quadrangle in the template's order: seen from behind, or no face
+    shares = [n * t / w for n, t, w in zip(_barycentric(nose, corners), _TEMPLATE_WEIGHTS, weights, strict=True)]
+    total = sum(shares)
+    if total < _LEAST_SHARE:
         return None
-    return np.asarray(first * weights)
+    return sum(share * x for share, (x, _) in zip(shares, TEMPLATE, strict=False)) / total
 
 
-def _template_basis() -> _Matrix:
-    basis = _basis(TEMPLATE)
-    if basis is None:
-        raise AssertionError("the template is a convex quadrangle")
-    return basis
+def _barycentric(point: _Point, corners: _Corners) -> tuple[float, float, float]:
+    """Of ``point`` in the triangle of the first three corners."""
+    a, b, c, _ = corners
+    whole = _area(a, b, c)
+    return _area(point, b, c) / whole, _area(a, point, c) / whole, _area(a, b, point) / whole
 
 
-_TEMPLATE_BASIS: Final = _template_basis()
+def _area(a: _Point, b: _Point, c: _Point) -> float:
+    """Twice the area of the triangle; positive for the right eye, the left one and a mouth corner."""
+    return (b[0] - a[0]) * (c[1] - a[1]) - (b[1] - a[1]) * (c[0] - a[0])
+
+
+_TEMPLATE_WEIGHTS: Final = _barycentric(TEMPLATE[3], TEMPLATE)

@@ -1,4 +1,4 @@
-"""How fast frames come, and over how many of them to smooth."""
+"""How fast frames come, and what follows: over how many to smooth, how many must lie between two poses."""
 
 from __future__ import annotations
 
@@ -45,3 +45,12 @@ class Pace:
         if self.fps is None:
             return self.ENOUGH
         return min(self.LONGEST_WINDOW, max(3, 2 * round((self.fps / 3 - 1) / 2) + 1))
+
+    @property
+    def least_on_the_way(self) -> int:
+        """Frames that must show a head between the neutral pose and the asked one: what gets there has been there.
+
+        At half the rate a turn has half the frames: with two at 7.5 fps only turns of less than about 20 degrees/s
+        would be seen.
+        """
+        return 2 if self.window >= 5 else 1

@@ -23,8 +23,6 @@ MAX_LOST_FRAMES: Final = 3
 MIN_INTER_EYE_PX: Final = 30.0
 LEAVES_NEUTRAL: Final = 0.3
 """Share of the threshold from which a head is on its way."""
-MIN_ON_THE_WAY: Final = 2
-"""Raw samples on the way from there to the threshold: what moves from one end to the other has been in between."""
 HOLD_FRAMES: Final = 3
 ASPECT_KEPT: Final = (0.88, 1.12)
 """a / a0 while the turn is held: a head that turns a little keeps its proportions, a plane that is tilted far does not."""
@@ -129,7 +127,7 @@ class TurnCue:
     def _judge(self, turn: Turn, reset: str | None) -> Reading:
         pose = self._follower.add(turn, self._pace.window)
         if pose is not None and self._asked is not None:
-            self._asked.add(pose)
+            self._asked.add(pose, self._pace.least_on_the_way)
         return self._reading(pose, reset, None)
 
     def _reading(self, pose: _Pose | None, reset: str | None, inconclusive: str | None) -> Reading:
@@ -204,11 +202,11 @@ class _Asked:
         self.passed = False
         self.progress = 0.0
 
-    def add(self, pose: _Pose) -> None:
+    def add(self, pose: _Pose, least_on_the_way: int) -> None:
         raw, smoothed = self._sign * pose.raw_u, self._sign * pose.u
         self._way.add(raw)
         self._held = self._held + 1 if smoothed >= self._threshold and pose.keeps_aspect else 0
-        self.passed = self.passed or (self._held >= HOLD_FRAMES and self._way.samples >= MIN_ON_THE_WAY)
+        self.passed = self.passed or (self._held >= HOLD_FRAMES and self._way.samples >= least_on_the_way)
         self.progress = 1.0 if self.passed else min(1.0, max(0.0, smoothed / self._threshold))
 
     def interrupt(self) -> None:
@@ -217,9 +215,11 @@ class _Asked:
 
 
 class _Way:
-    """Counts the raw samples between leaving the neutral pose and first reaching the threshold.
+    """Counts the raw samples between the poses, on either side of the neutral one, until the threshold is reached.
 
-    Only until then: of two pictures shown one after the other the second would give such samples by its noise alone.
+    Who turns from one side to the other is fastest in the middle; there the way is twice as long. Nothing is counted
+    behind the threshold, nor near the far side: of two pictures shown one after the other either would give samples in
+    between by its noise alone.
     """
 
     def __init__(self, leaves: float, arrives: float) -> None:
@@ -228,9 +228,10 @@ class _Way:
         self.samples = 0
 
     def add(self, raw: float) -> None:
-        if raw < self._leaves:
+        back = self._arrived and raw < self._leaves
+        if back or raw <= -self._arrives:
             self._arrived, self.samples = False, 0
-        elif raw >= self._arrives:
+        if raw >= self._arrives:
             self._arrived = True
-        elif not self._arrived:
+        elif not self._arrived and self._leaves <= abs(raw) < self._arrives:
             self.samples += 1
