@@ -208,7 +208,11 @@ class Filming:
         self._listeners.frame(assessment)
         best, hint = self._framing.add(assessment)
         if self._challenge is not None:
-            best = self._challenge.judge(assessment, best, await self._eyes(assessment))
+            try:
+                eyes = await self._eyes(assessment)
+            except ModelError as exc:
+                return Lost("inference_failed", exc.message)
+            best = self._challenge.judge(assessment, best, eyes)
         if hint is not None and not (self._challenge and self._challenge.mutes(hint.code)):
             self._listeners.hint(hint.code)
         if best is None:
@@ -217,7 +221,7 @@ class Filming:
         return Captured(best, await self._encode(best), outcome)
 
     async def _eyes(self, assessment: Assessment) -> tuple[float, float] | None:
-        """How open they are, where the challenge asks. Raises ModelError: a session whose challenge cannot be judged ends."""
+        """How open they are, where the challenge asks. Raises ModelError."""
         face = assessment.measurement.face
         if self._challenge is None or not self._challenge.wants_eyes or face is None:
             return None

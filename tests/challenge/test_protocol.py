@@ -317,7 +317,7 @@ def test_who_cannot_turn_is_asked_to_blink_and_that_is_what_is_recorded(when: st
     assert (customer.prompt, customer.protocol.wants_eyes) == ("blink", False)
     assert customer.told("begin")[-1] == {"method": "blink", "attempt": 1, "attempts": 2, "steps": 1}
     blink(customer)
-    assert customer.protocol.outcome is None  # before the acknowledgement
+    assert customer.told("done") == []  # before the acknowledgement
     customer.acknowledge()
     assert customer.protocol.wants_eyes
     blink(customer)
