@@ -60,7 +60,7 @@ def _between_middles(corners: _Corners) -> float:
 
 
 def _nose_in_template(corners: _Corners, nose: _Point, size: float) -> float | None:
-    """x of the nose under the homography that maps ``corners`` onto the template.
+    """The nose's x under the homography that maps ``corners`` onto the template.
 
     Of any four points the fourth is a sum of the first three with weights; a homography keeps the barycentric
     coordinates of a point, each divided by its weight, up to a common factor.

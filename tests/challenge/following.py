@@ -45,6 +45,8 @@ class Follower:
     order: Sequence[Side] = LEFT_FIRST
     gives_up: bool = False
     """After a turn that was not seen, as a session does."""
+    stops: bool = False
+    """As soon as the turn is seen, as somebody does who is shown the progress."""
 
     def run(self, cue: TurnCue) -> Outcome:
         self._cue, self._frames, self._readings = cue, 0, list[Reading]()
@@ -59,35 +61,31 @@ class Follower:
         )
 
     def _turns(self) -> Iterator[bool]:
-        before_deg = 0.0
         for side in self.order:
-            turned = self._turn(side, before_deg)
+            turned = self._turn(side)
             yield turned
             if self.gives_up and not turned:
                 return
-            before_deg = side.sign * self.angle_deg
 
     def _look(self, yaw_deg: float) -> Reading:
         reading = self._cue.add(100.0 + self._frames / self.fps, self.show(yaw_deg), 1)
-        self._frames += 1
+        self._frames, self._yaw_deg = self._frames + 1, yaw_deg
         self._readings.append(reading)
         return reading
 
     def _settle(self) -> bool:
         return any(self._look(0.0).neutral for _ in range(round(NEUTRAL_S * self.fps)))
 
-    def _turn(self, side: Side, from_deg: float) -> bool:
+    def _turn(self, side: Side) -> bool:
         """True when the turn is seen on the way or within ``wait_s`` behind it."""
         if any(r.reset for r in self._readings):
             return False
         self._cue.ask(side)
-        to_deg = side.sign * self.angle_deg
+        from_deg, to_deg = self._yaw_deg, side.sign * self.angle_deg
         moving = max(1, round(abs(to_deg - from_deg) / self.deg_per_s * self.fps))
-        turned = False
         for step in range(1, moving + round(self.wait_s * self.fps) + 1):
             way = min(1.0, step / moving)
             reading = self._look(from_deg + (to_deg - from_deg) * way * way * (3 - 2 * way))
-            turned = turned or reading.turned
-            if reading.reset or (turned and step >= moving):
+            if reading.reset or (reading.turned and (self.stops or step >= moving)):
                 break
-        return turned
+        return reading.turned
