@@ -220,6 +220,8 @@ class Verifications:
     def _challenge_for(self, session: _Session) -> Course | None:
         def tell(news: News) -> None:
             self._announcer.challenge(session.id, news)
+            if news.kind in {"done", "cancel"}:
+                log.info("challenge of %s: %s", session.id, news.data.get("outcome") or news.data["reason"])
 
         terms = self._terms(session.config.liveness)
         if terms.challenge == "off":
