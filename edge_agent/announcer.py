@@ -11,7 +11,7 @@ from datetime import datetime
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import CameraStatus
 from edge_agent.camera.ladder import Step
-from edge_agent.challenge.protocol import News
+from edge_agent.challenge.prompts import News
 from edge_agent.errors import AgentError
 from edge_agent.events import Event, EventBus, Subscription, utc
 from edge_agent.outbox.clock import Clock, instant

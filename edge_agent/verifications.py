@@ -16,7 +16,7 @@ from edge_agent.announcer import Announcer, ShownHint
 from edge_agent.camera import Camera
 from edge_agent.camerakeeper import Camerakeeper
 from edge_agent.challenge.course import Course, not_running
-from edge_agent.challenge.protocol import News
+from edge_agent.challenge.prompts import News
 from edge_agent.config import Config, LivenessSection
 from edge_agent.enrolling import Enroller
 from edge_agent.errors import AgentError, InputError, SessionRefused, report

@@ -16,7 +16,7 @@ import pytest
 from skimage import data
 
 from edge_agent.challenge.course import Course
-from edge_agent.challenge.protocol import News
+from edge_agent.challenge.prompts import News
 from edge_agent.config import GateSection, LivenessSection
 from edge_agent.demo.challenge import FAR_DEG, PER_TICK_DEG, SIDES, close_up
 from edge_agent.demo.head import turned_head, turned_picture

@@ -10,7 +10,8 @@ from collections import deque
 from collections.abc import Callable
 from typing import Final
 
-from edge_agent.challenge.protocol import ChallengeProtocol, News, Seen
+from edge_agent.challenge.prompts import News
+from edge_agent.challenge.protocol import ChallengeProtocol, Seen
 from edge_agent.challenge.turn import TurnCue
 from edge_agent.config import LivenessSection
 from edge_agent.errors import InputError

@@ -15,11 +15,11 @@ import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
-from enum import StrEnum
 from typing import Final, Protocol
 
 from edge_agent.challenge.blink import BlinkCue
 from edge_agent.challenge.pace import MIN_FPS
+from edge_agent.challenge.prompts import NOTHING_ASKED, TURNS, Asked, News, Prompt
 from edge_agent.challenge.turn import Reading, Side
 from edge_agent.config import LivenessSection
 from edge_agent.texts import challenge_text
@@ -27,22 +27,6 @@ from edge_agent.types import ChallengeCode, ChallengeOutcome, Face, JsonObject, 
 
 HOLD_S: Final = (0.6, 1.6)
 """How long the head is still before a turn is asked for: a film that was made before does not know."""
-TELL_EVERY_S: Final = 0.2
-TELL_STEP: Final = 0.1
-"""Progress is told when it has changed by so much, and not more often than that."""
-
-
-class Prompt(StrEnum):
-    """What the customer is asked (wire values)."""
-
-    LOOK = "look"
-    TURN_LEFT = "turn_left"
-    TURN_RIGHT = "turn_right"
-    BLINK = "blink"
-
-
-_TURNS: Final = {Side.LEFT: Prompt.TURN_LEFT, Side.RIGHT: Prompt.TURN_RIGHT}
-_SIDES: Final = {prompt: side for side, prompt in _TURNS.items()}
 _OTHER: Final = {Side.LEFT: Side.RIGHT, Side.RIGHT: Side.LEFT}
 
 
@@ -67,29 +51,6 @@ class Seen:
     """Open right, open left; looked into only while ``wants_eyes``."""
 
 
-@dataclass(frozen=True, slots=True)
-class News:
-    """Something to tell: the kind is that of the event, without its ``challenge.``."""
-
-    kind: str
-    data: JsonObject
-
-
-@dataclass(slots=True)
-class _Asked:
-    """The present prompt."""
-
-    step: int
-    prompt: Prompt
-    told_at_s: float
-    shown_at_s: float | None = None
-    judged: int = 0
-    """Frames since it was shown."""
-    progress: float = 0.0
-    progress_told: tuple[float, float] = (0.0, 0.0)
-    """When, and how much."""
-
-
 class ChallengeProtocol:
     """One verification's. Not thread-safe."""
 
@@ -112,7 +73,7 @@ class ChallengeProtocol:
         self._blinking = False
         self._began_at_s: float | None = None
         self._attempt = self._step = 0
-        self._asked: _Asked | None = None
+        self._asked: Asked | None = None
         self._acknowledged: set[int] = set()
         self._turns: list[Side] = []
         self._track_id = 0
@@ -156,36 +117,17 @@ class ChallengeProtocol:
 
     def standing(self) -> JsonObject:
         """The present prompt, for a POS that missed events: see api/wire.py, ChallengeBody."""
-        asked = self._asked
         return {
             "outcome": None if self.outcome is None else self.outcome.value,
             "method": self._method,
             "attempt": self._attempt,
             "attempts": self._terms.attempts,
-            "step": None if asked is None else asked.step,
-            "prompt": None if asked is None else asked.prompt.value,
-            "text": None if asked is None else challenge_text(asked.prompt),
-            "shown": None if asked is None else asked.shown_at_s is not None,
-            "progress": None if asked is None else round(asked.progress, 2),
+            **(NOTHING_ASKED if self._asked is None else self._asked.standing()),
         }
 
     def prompt(self) -> News | None:
         """The present prompt as it was told."""
-        asked = self._asked
-        if asked is None:
-            return None
-        return News(
-            "prompt",
-            {
-                "step": asked.step,
-                "prompt": asked.prompt.value,
-                "text": challenge_text(asked.prompt),
-                "attempt": self._attempt,
-                "attempts": self._terms.attempts,
-                "acknowledge_within_s": self._terms.acknowledge_timeout_s,
-                "answer_within_s": self._terms.step_timeout_s,
-            },
-        )
+        return None if self._asked is None else self._asked.news(self._terms)
 
     @property
     def _method(self) -> str:
@@ -239,7 +181,7 @@ class ChallengeProtocol:
         elif now_s - self._began_at_s >= terms.total_timeout_s:
             self._end(self._failed, "total_timeout")
 
-    def _step_timed_out(self, asked: _Asked, elapsed_s: float, now_s: float) -> None:
+    def _step_timed_out(self, asked: Asked, elapsed_s: float, now_s: float) -> None:
         """By our own count of all frames: a face that hides between them does not make the terminal too slow."""
         if asked.judged < elapsed_s * MIN_FPS:
             self._unavailable("too_slow", now_s)
@@ -250,9 +192,8 @@ class ChallengeProtocol:
 
     def add(self, seen: Seen) -> None:
         """The next frame. Once it is passed, a break of the track takes that back."""
-        asked = self._asked
-        answers = asked is not None and asked.shown_at_s is not None and seen.at_s > asked.shown_at_s
-        if answers and asked is not None:
+        asked = self._asked if self._asked is not None and self._asked.answered_by(seen.at_s) else None
+        if asked is not None:
             self._ask_cue(asked)
             asked.judged += 1
         reading = self._cue.add(seen.at_s, None if seen.face is None else seen.face.landmarks, seen.track_id)
@@ -262,12 +203,12 @@ class ChallengeProtocol:
         broken = self._broken(reading, seen)
         if broken is not None:
             self._break(broken, seen.at_s)
-        elif answers and asked is not None:
+        elif asked is not None:
             self._judge(asked, reading, seen)
 
-    def _ask_cue(self, asked: _Asked) -> None:
-        if asked.judged == 0 and asked.prompt in _SIDES:
-            self._cue.ask(_SIDES[asked.prompt])
+    def _ask_cue(self, asked: Asked) -> None:
+        if asked.judged == 0 and asked.prompt.side is not None:
+            self._cue.ask(asked.prompt.side)
 
     def _broken(self, reading: Reading, seen: Seen) -> str | None:
         if reading.reset is not None:
@@ -282,7 +223,7 @@ class ChallengeProtocol:
         else:
             self._still_since_s = None
 
-    def _judge(self, asked: _Asked, reading: Reading, seen: Seen) -> None:
+    def _judge(self, asked: Asked, reading: Reading, seen: Seen) -> None:
         if asked.prompt is Prompt.LOOK:
             self._hold(reading, seen)
         elif asked.prompt is Prompt.BLINK:
@@ -306,11 +247,11 @@ class ChallengeProtocol:
     def _turned(self, at_s: float) -> None:
         """On to the next turn, or passed."""
         if self._turns:
-            self._ask(_TURNS[self._turns.pop(0)], at_s)
+            self._ask(TURNS[self._turns.pop(0)], at_s)
         else:
             self._pass(ChallengeOutcome.HEAD_TURN, at_s)
 
-    def _judge_blink(self, asked: _Asked, seen: Seen) -> None:
+    def _judge_blink(self, asked: Asked, seen: Seen) -> None:
         if not seen.track_id:
             return
         self._track_id = seen.track_id
@@ -334,18 +275,13 @@ class ChallengeProtocol:
 
     def _ask(self, prompt: Prompt, at_s: float) -> None:
         self._step += 1
-        self._asked = _Asked(self._step, prompt, at_s)
-        told = self.prompt()
-        if told is not None:
-            self._tell(told)
+        self._asked = Asked(self._step, prompt, self._attempt, at_s)
+        self._tell(self._asked.news(self._terms))
 
-    def _tell_progress(self, asked: _Asked, progress: float, at_s: float) -> None:
-        asked.progress = progress
-        told_at_s, told = asked.progress_told
-        news = abs(progress - told) >= TELL_STEP or told < progress == 1.0
-        if news and at_s - told_at_s >= TELL_EVERY_S:
-            asked.progress_told = (at_s, progress)
-            self._tell(News("progress", {"step": asked.step, "progress": round(progress, 2)}))
+    def _tell_progress(self, asked: Asked, progress: float, at_s: float) -> None:
+        news = asked.come_to(progress, at_s)
+        if news is not None:
+            self._tell(news)
 
     def _pass(self, outcome: ChallengeOutcome, at_s: float) -> None:
         self._asked, self.outcome, self._passed_at_s = None, outcome, at_s

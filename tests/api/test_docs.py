@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 from edge_agent.api.routes import route_table
 from edge_agent.api.wire_events import EVENTS, EventBody
-from edge_agent.challenge.protocol import Prompt
+from edge_agent.challenge.prompts import Prompt
 from edge_agent.texts import HOLD_ON, TEXTS, challenge_text, hint_text
 from edge_agent.types import ChallengeCode, GateCode
 from tests.project.tree import ROOT

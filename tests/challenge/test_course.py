@@ -13,7 +13,7 @@ import pytest
 
 from edge_agent.camera import Camera
 from edge_agent.challenge.course import Course
-from edge_agent.challenge.protocol import News
+from edge_agent.challenge.prompts import News
 from edge_agent.config import CaptureSection, GateSection, LivenessSection, SessionSection
 from edge_agent.errors import ModelError
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from edge_agent.challenge.protocol import HOLD_S, ChallengeProtocol, News, Seen
+from edge_agent.challenge.prompts import News
+from edge_agent.challenge.protocol import HOLD_S, ChallengeProtocol, Seen
 from edge_agent.challenge.turn import Reading, Side
 from edge_agent.config import LivenessSection
 from edge_agent.types import ChallengeCode, ChallengeOutcome, Landmarks
