@@ -64,6 +64,8 @@ class Scene:
     search_timeout_s: float = 10.0
     terms: dict[str, Any] = field(default_factory=dict)
     sees_eyes: bool = False
+    answers: bool = True
+    """The till acknowledges."""
     obeys: bool = True
     comes_back: bool = True
     """Looks straight for the picture."""
@@ -92,7 +94,7 @@ class Scene:
             self.on_done(self)
 
     def _next(self, index: int) -> None:
-        if self._prompt is not None:
+        if self._prompt is not None and self.answers:
             self.course.acknowledge(self._prompt.data["step"])
             self.eyes.to = SIDES.get(self._prompt.data["prompt"], 0.0) if self.obeys else 0.0
         self.at_frame.get(index, lambda _scene: None)(self)
@@ -212,9 +214,7 @@ def test_eyes_that_cannot_be_looked_into_end_the_session_as_failed() -> None:
 
 @pytest.mark.parametrize("accept", [True, False])
 def test_a_silent_till_decides_by_the_policy(accept: bool) -> None:
-    scene = Scene(terms={"unavailable": "accept" if accept else "reject"})
-    scene._told = lambda _news: None  # type: ignore[method-assign,misc]
-    scene.course._protocol._tell = lambda _news: None
+    scene = Scene(terms={"unavailable": "accept" if accept else "reject"}, answers=False)
     outcome = scene.film()
     if accept:
         assert isinstance(outcome, Captured)
