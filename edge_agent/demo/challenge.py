@@ -21,8 +21,9 @@ from edge_agent.types import Frame, Image, JsonObject, Landmarks, State
 from edge_agent.vision.opening import open_pipeline
 
 TICK_S: Final = 0.08
-PER_TICK_DEG: Final = 2.0
-FAR_DEG: Final = {"head": 18.0, "picture": 30.0}
+PER_TICK_DEG: Final = 2
+FAR_DEG: Final = {"head": 18, "picture": 30}
+"""Multiples of PER_TICK_DEG."""
 SIDES: Final = {"turn_left": 1, "turn_right": -1}
 USER: Final = "alice"
 SIDE_PX: Final = 640
@@ -60,19 +61,21 @@ PLAYS: Final = (
 
 
 class Actor:
-    """Shows one picture, turned, and turns it on in small steps: a context manager with a thread."""
+    """Shows one picture, turned, and turns it on in small steps: a context manager with a thread.
 
-    def __init__(self, show: Callable[[Image], None], render: Callable[[float], Image], far_deg: float) -> None:
+    What it shows is rendered before it begins: the terminal needs the processor.
+    """
+
+    def __init__(self, show: Callable[[Image], None], render: Callable[[float], Image], far_deg: int) -> None:
         self._show, self._far_deg = show, far_deg
-        self._render = render
-        self._at_deg = 0.0
-        self._aim_deg = 0.0
+        self._rendered = {deg: render(deg) for deg in range(-far_deg, far_deg + 1, PER_TICK_DEG)}
+        self._at_deg = self._aim_deg = 0
         self._over = threading.Event()
         self._error: Exception | None = None
         self._thread = threading.Thread(target=self._act, name="actor")
 
     def __enter__(self) -> Self:
-        self._show(self._render(0.0))
+        self._show(self._rendered[0])
         self._thread.start()
         return self
 
@@ -92,7 +95,7 @@ class Actor:
                 step = max(-PER_TICK_DEG, min(PER_TICK_DEG, self._aim_deg - self._at_deg))
                 if step:
                     self._at_deg += step
-                    self._show(self._render(self._at_deg))
+                    self._show(self._rendered[self._at_deg])
         except Exception as exc:  # the top of a thread: raised where it is joined
             self._error = exc
 
