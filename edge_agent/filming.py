@@ -57,6 +57,8 @@ class Rejected:
     reasons: tuple[GateCode, ...]
     challenge: ChallengeCode | None = None
     """Why, where it is the challenge."""
+    why: str | None = None
+    """How the challenge came to that, for the audit record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +147,9 @@ class Filming:
             return Lost("camera_unavailable", "the camera delivered no usable frame")
         if self._frozen():
             return Lost("camera_unavailable", "the camera repeats its last picture")
-        return Rejected(self._framing.reasons(), self._challenge.code if self._challenge else None)
+        if self._challenge is None:
+            return Rejected(self._framing.reasons())
+        return Rejected(self._framing.reasons(), self._challenge.code, self._challenge.why)
 
     @property
     def _deadline_s(self) -> float:

@@ -271,8 +271,10 @@ class Verifications:
                     facts={"liveness": {s.model: s.score for s in best.liveness}, "votes": best.votes},
                     challenge=challenge.value if challenge else None,
                 )
-            case Rejected(challenge=ChallengeCode() as code):  # alone: nobody is locked out for failing to turn
-                await self._keeper.run(Store.reject, record.id, [code.value])
+            case Rejected(
+                challenge=ChallengeCode() as code, why=why
+            ):  # alone: nobody is locked out for failing to turn
+                await self._keeper.run(Store.reject, record.id, [code.value], facts={"challenge": why})
             case Rejected(reasons=reasons):
                 await self._keeper.run(Store.reject, record.id, [reason.value for reason in reasons])
             case Lost(code=code, detail=detail):

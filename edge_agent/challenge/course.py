@@ -66,6 +66,11 @@ class Course:
         return self._protocol.code
 
     @property
+    def why(self) -> str | None:
+        """How it came to ``code``; None where there is none."""
+        return self._protocol.reason if self._protocol.code is not None else None
+
+    @property
     def outcome(self) -> ChallengeOutcome | None:
         return self._protocol.outcome
 

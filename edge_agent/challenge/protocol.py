@@ -83,6 +83,8 @@ class ChallengeProtocol:
         self._passed_at_s: float | None = None
         self.outcome: ChallengeOutcome | None = None
         self.code: ChallengeCode | None = None
+        self.reason: str | None = None
+        """Why the last attempt ended, as it was told."""
         self.frontal = False
         """The last frame showed a head that is not turned."""
 
@@ -313,5 +315,6 @@ class ChallengeProtocol:
         self._cancel(reason)
 
     def _cancel(self, reason: str) -> None:
+        self.reason = reason
         code = None if self.code is None else self.code.value
         self._tell(News("cancel", {"attempt": self._attempt, "reason": reason, "code": code}))

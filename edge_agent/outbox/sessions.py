@@ -90,12 +90,17 @@ class Sessions(Lockouts):
             row = self._find(verification_id)
             return self._must(self._apply("cancel", row, now), row, now, "cancel")
 
-    def reject(self, verification_id: str, reasons: Collection[str]) -> VerificationRecord:
-        """``searching`` -> rejected, with gate codes. A suspected spoof counts for the lock-out."""
+    def reject(
+        self, verification_id: str, reasons: Collection[str], *, facts: Mapping[str, Any] | None = None
+    ) -> VerificationRecord:
+        """``searching`` -> rejected, with gate codes. A suspected spoof counts for the lock-out.
+
+        ``facts`` go into the audit record beside the reasons, as in ``commit_capture``.
+        """
         codes = [str(code) for code in reasons]
         with self._change() as now:
             row = self._find(verification_id)
-            record = self._apply("reject", row, now, {"reasons": codes}, reasons=" ".join(codes))
+            record = self._apply("reject", row, now, {"reasons": codes, **(facts or {})}, reasons=" ".join(codes))
             if record is not None and GateCode.SPOOF_SUSPECTED in codes:
                 self._count_failure(row["user_hmac"], "spoof", now, terminal=True)
             return self._must(record, row, now, "reject")

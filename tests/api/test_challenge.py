@@ -124,7 +124,7 @@ def test_a_flat_picture_that_follows_is_rejected_and_nobody_is_locked_out(
                 head.person = 2  # the next picture
         record = client.get(started.id)
         assert (record.state, record.reasons, outcome_of(record)) == (State.REJECTED, ["challenge_failed"], "failed")
-        assert audited(terminal, record, "reject") == {"reasons": ["challenge_failed"]}
+        assert audited(terminal, record, "reject") == {"reasons": ["challenge_failed"], "challenge": "track_changed"}
 
 
 def test_a_pos_that_missed_everything_sees_the_prompt_and_can_go_on(

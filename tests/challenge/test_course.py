@@ -148,7 +148,7 @@ def test_who_does_nothing_is_rejected_for_the_challenge_alone() -> None:
     scene = Scene(search_timeout_s=1.0, obeys=False, terms={"attempts": 1})
     outcome = scene.film()
     assert isinstance(outcome, Rejected)
-    assert outcome.challenge is ChallengeCode.FAILED
+    assert (outcome.challenge, outcome.why) == (ChallengeCode.FAILED, "step_timeout")
     assert scene.took_s < 10
 
 
