@@ -105,10 +105,34 @@ class VerificationRequest(Body):
     search_timeout_s: float | None = Field(None, ge=1, le=600)
 
 
+def _whole(value: object) -> object:
+    """In JSON 2.0 is the whole number 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_ABSENT: JsonObject = {"type": "null"}
+ONE_OF_THE_ANSWERS: JsonObject = {
+    "oneOf": [
+        {
+            "required": ["step", "shown"],
+            "properties": {"step": {"type": "integer"}, "shown": {"const": True}, "cannot_turn": _ABSENT},
+        },
+        {
+            "required": ["cannot_turn"],
+            "properties": {"cannot_turn": {"const": True}, "step": _ABSENT, "shown": _ABSENT},
+        },
+    ]
+}
+
+
 class ChallengeAnswer(Body):
     """``POST /v1/verifications/{id}/challenge``: ``{step, shown: true}`` or ``{cannot_turn: true}``."""
 
-    step: int | None = Field(None, ge=1, le=10_000, description="of the prompt that is on the screen now")
+    model_config = ConfigDict(json_schema_extra=ONE_OF_THE_ANSWERS)
+
+    step: Annotated[int, BeforeValidator(_whole)] | None = Field(
+        None, ge=1, le=10_000, description="of the prompt that is on the screen now"
+    )
     shown: Literal[True] | None = None
     cannot_turn: Literal[True] | None = Field(
         None, description="the customer cannot turn the head, as the customer or the cashier says"

@@ -221,7 +221,9 @@ def _cancel_all(terminal: TurningTerminal) -> None:
         (b'{"step": 1, "shown": false}', "invalid_request"),
         (b'{"step": 1, "shown": true, "cannot_turn": true}', "invalid_request"),
         (b'{"step": 0, "shown": true}', "invalid_request"),
+        (b'{"step": 1.5, "shown": true}', "invalid_request"),
         (b'{"step": 1, "shown": true}', "not_found"),
+        (b'{"step": 1.0, "shown": true, "cannot_turn": null}', "not_found"),
         (b'{"cannot_turn": true}', "not_found"),
     ],
 )
