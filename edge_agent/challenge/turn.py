@@ -11,7 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 from enum import StrEnum
 from statistics import median
-from typing import Final
+from typing import ClassVar, Final
 
 from edge_agent.challenge.geometry import Turn, measure_turn
 from edge_agent.challenge.pace import Pace
@@ -62,7 +62,9 @@ class Reading:
 class TurnCue:
     """Judges the turns of one face. Not thread-safe."""
 
-    def __init__(self, threshold: float = 0.12, *, mirrored: bool = False) -> None:
+    THRESHOLD: ClassVar = 0.12
+
+    def __init__(self, threshold: float = THRESHOLD, *, mirrored: bool = False) -> None:
         """``threshold``: T, eye distances of the template. ``mirrored``: the source shows a mirror image."""
         self._threshold = threshold
         self._mirrored = mirrored

@@ -42,7 +42,7 @@ def camera() -> Camera:
 def test_no_flat_picture_of_thirty_makes_a_turn_at_any_angle(assets: Path, detector: Detector, camera: Camera) -> None:
     stills = portraits_of(assets)[:30]
     outcomes = [
-        presented(still, detector, "flat", ANGLES_DEG[n % 5], fps=FPS, seed=n, camera=camera, wait_s=0.6)
+        presented(still, detector, "flat", ANGLES_DEG[n % 5], fps=FPS, seed=n, camera=camera, wait_s=0.5)
         for n, still in enumerate(stills)
     ]
     assert len(outcomes) == 30

@@ -37,11 +37,11 @@ class Screen:
         filming = Camera((800, 450))
         head = held_as("head", still, detector, camera=filming)
         mm_per_px = DISTANCE_MM / filming.focal_px
-        self._film = [Print(head.picture(float(yaw)), mm_per_px, (399.5, 224.5)) for yaw in range(-24, 25, 2)]
+        self._film = [Print(head.picture(float(yaw)), mm_per_px, (399.5, 224.5)) for yaw in range(-24, 25, 3)]
         self._camera, self._detector = Camera((400, 225)), detector
 
     def __call__(self, yaw_deg: float) -> Landmarks | None:
-        shown = self._film[round((yaw_deg + 24) / 2)]
+        shown = self._film[round((yaw_deg + 24) / 3)]
         seen = self._camera.picture(shown, Flat(), np.eye(3), np.array([0.0, 0.0, DISTANCE_MM]))
         found = self._detector.detect(seen)
         return found[0].landmarks if found else None
