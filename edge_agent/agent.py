@@ -23,7 +23,8 @@ from edge_agent.announcer import Announcer, ShownHint
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import Camera, CameraStatus
 from edge_agent.camerakeeper import Camerakeeper, Ending
-from edge_agent.config import Config, CypherFaceSection, ModelsSection
+from edge_agent.challenge.course import Course
+from edge_agent.config import Config, CypherFaceSection, LivenessSection, ModelsSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.enrolling import Enroller, Studio
 from edge_agent.enrolments import Enrolments
@@ -78,11 +79,13 @@ class Agent:
         start_anew: Callable[[], None] | None = None,
         client_factory: Callable[[CypherFaceSection], CypherFaceClient] = CypherFaceClient,
         before_filming: Callable[[NewVerification], None] = lambda _: None,
+        challenge_terms: Callable[[LivenessSection], LivenessSection] = lambda terms: terms,
         faces: Faces | None = None,
     ) -> None:
         """``camera_factory`` gives a closed camera. ``start_anew`` ends the daemon, None: nobody would start it again.
-        ``before_filming`` has the last word when a verification could begin: it may raise why not. ``faces``: what
-        compares them, None: the models.
+        ``before_filming`` has the last word when a verification could begin: it may raise why not;
+        ``challenge_terms`` is asked then what of the configured challenge holds. ``faces``: what compares them, None: the
+        models.
         """
         self.bus = EventBus()
         self._waiting = Waiting(self.bus, self.get)
@@ -144,6 +147,7 @@ class Agent:
             tally=self.tally,
             clock=self.clock,
             before_filming=before_filming,
+            terms=challenge_terms,
         )
         self._enrolments = Enrolments(
             self._parts,
@@ -290,6 +294,14 @@ class Agent:
         """The hint that the customer is shown now, while searching; None before the first."""
         return self._verifications.hint_of(verification_id)
 
+    def challenge_of(self, verification_id: str) -> Course | None:
+        """See Verifications.challenge_of."""
+        return self._verifications.challenge_of(verification_id)
+
+    def answer_challenge(self, verification_id: str, step: int | None) -> None:
+        """See Verifications.answer_challenge."""
+        self._verifications.answer_challenge(verification_id, step)
+
     async def get(self, verification_id: str) -> VerificationRecord:
         """Raises InputError not_found."""
         return await self.keeper.run(Store.get, verification_id)
@@ -316,7 +328,9 @@ class Agent:
             return
         record = await self.get(reader.verification_id)
         if not reader.tells_state:
-            reader.begin_with(self._announcer.present(reader, record, self.hint_of(record.id)))
+            course = self.challenge_of(record.id)
+            prompt = course.prompt() if course else None
+            reader.begin_with(self._announcer.present(reader, record, self.hint_of(record.id), prompt))
 
     def is_approved(self, record: VerificationRecord) -> bool:
         """See outbox.records.approved: the one thing a POS may act on."""

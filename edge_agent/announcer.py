@@ -11,6 +11,7 @@ from datetime import datetime
 from edge_agent.availability import ForwarderStatus
 from edge_agent.camera import CameraStatus
 from edge_agent.camera.ladder import Step
+from edge_agent.challenge.prompts import News
 from edge_agent.errors import AgentError
 from edge_agent.events import Event, EventBus, Subscription, utc
 from edge_agent.outbox.clock import Clock, instant
@@ -72,6 +73,10 @@ class Announcer:
         self._bus.publish("hint", shown.data(), at=shown.since, verification_id=verification_id)
         return shown
 
+    def challenge(self, verification_id: str, news: News) -> None:
+        """The challenge goes on, or is over."""
+        self._publish(f"challenge.{news.kind}", news.data, verification_id)
+
     def camera(self, verification_id: str | None, state: str, detail: str) -> None:
         """What this verification sees of it: ``lost`` or ``ok``; no verification = an enrolment."""
         data = _camera_data(CameraStatus(state, Step.NONE, 0, None, detail, None))
@@ -126,11 +131,15 @@ class Announcer:
             approved_until_s=self._approved_until_s(record),
         )
 
-    def present(self, reader: Subscription, record: VerificationRecord, hint: ShownHint | None) -> Iterator[Event]:
+    def present(
+        self, reader: Subscription, record: VerificationRecord, hint: ShownHint | None, prompt: News | None = None
+    ) -> Iterator[Event]:
         """How a verification is now, as events for ``reader`` alone."""
         yield reader.note("state", self._state_data(record), self._approved_until_s(record))
         if hint is not None:
             yield reader.note("hint", hint.data())
+        if prompt is not None:
+            yield reader.note(f"challenge.{prompt.kind}", prompt.data)
 
     def _state_data(self, record: VerificationRecord) -> JsonObject:
         return {

@@ -167,6 +167,18 @@ class AgentClient:
             self._call("DELETE", f"/v1/verifications/{_segment(verification_id)}").content
         )
 
+    def acknowledge(self, verification_id: str, step: int) -> VerificationBody:
+        """The challenge's prompt of this step is on the screen. Raises ApiError (``challenge_wrong_step``, ...)."""
+        return self._answer_challenge(verification_id, {"step": step, "shown": True})
+
+    def cannot_turn(self, verification_id: str) -> VerificationBody:
+        """The customer cannot turn the head: a blink is asked for, if it can be. Raises ApiError."""
+        return self._answer_challenge(verification_id, {"cannot_turn": True})
+
+    def _answer_challenge(self, verification_id: str, answer: JsonObject) -> VerificationBody:
+        path = f"/v1/verifications/{_segment(verification_id)}/challenge"
+        return VerificationBody.model_validate_json(self._call("POST", path, json=answer).content)
+
     def withdraw(self, verification_id: str) -> VerificationBody:
         """Consent withdrawn: destroy everything personal of it; what was not over is ``deleted``."""
         answer = self._call("POST", f"/v1/verifications/{_segment(verification_id)}/withdraw", slow=ERASE_S)

@@ -323,6 +323,47 @@ class GateSection(Section):
         return self
 
 
+def _off_is_a_word(value: object) -> object:
+    """YAML reads a bare ``off`` as false."""
+    return "off" if value is False else value
+
+
+class LivenessSection(Section):
+    """What the customer is asked to do, beside what the models say of the picture. See docs/challenge.md."""
+
+    challenge: Annotated[Literal["off", "head_turn"], BeforeValidator(_off_is_a_word)] = Field(
+        "off", description="head_turn asks for two small turns of the head; measure it on your own camera first"
+    )
+    turn_threshold: float = Field(
+        0.12, ge=0.10, le=0.15, description="how far the nose moves against the face's plane; 0.12 is about 12 degrees"
+    )
+    steps: Literal[2, 3] = Field(2, description="turns to ask for, each to the other side than the one before")
+    step_timeout_s: float = Field(5.0, ge=2, le=30, description="s to do what is asked, from the acknowledgement on")
+    acknowledge_timeout_s: float = Field(
+        3.0, ge=0.5, le=30, description="s for the POS to say that a prompt is shown; then the challenge is unavailable"
+    )
+    total_timeout_s: float = Field(
+        20.0, ge=5, le=120, description="s for all attempts; the search goes on for as long as they do"
+    )
+    attempts: int = Field(2, ge=1, le=5, description="after so many the verification is rejected")
+    unavailable: Literal["reject", "accept"] = Field(
+        "reject",
+        description="nobody acknowledged a prompt, or frames come too seldom: reject, or accept on the models alone",
+    )
+    cannot_turn: Literal["blink", "reject"] = Field(
+        "blink", description="who cannot turn is asked to blink, which proves less; reject: another means of payment"
+    )
+    mirrored: bool = Field(
+        False, description="the camera's pictures are mirror images: its left is the customer's right"
+    )
+
+    @model_validator(mode="after")
+    def _one_attempt_fits(self) -> Self:
+        if self.total_timeout_s < self.step_timeout_s:
+            raise ValueError("total_timeout_s must not be shorter than step_timeout_s")
+        return self
+
+
 class SessionSection(Section):
     """The clocks of one verification."""
 
@@ -531,6 +572,7 @@ class Config(Section):
     camera: CameraSection = Field(default_factory=CameraSection)
     models: ModelsSection = Field(default_factory=ModelsSection)
     gate: GateSection = Field(default_factory=GateSection)
+    liveness: LivenessSection = Field(default_factory=LivenessSection)
     session: SessionSection = Field(default_factory=SessionSection)
     capture: CaptureSection = Field(default_factory=CaptureSection)
     enrolment: EnrolmentSection = Field(default_factory=EnrolmentSection)

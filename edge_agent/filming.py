@@ -11,15 +11,20 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, cast
 
 from edge_agent.camera.guard import MIN_REPEATS, CameraFrozen, FrameFault, FrameLoop
 from edge_agent.camera.port import Camera
+from edge_agent.challenge.course import Course
 from edge_agent.config import CaptureSection, GateSection, SessionSection
 from edge_agent.errors import AgentError, CameraError, ModelError
 from edge_agent.screening import Screener, Vision
 from edge_agent.session import BestShot, Framing
-from edge_agent.types import Assessment, Frame, GateCode
+from edge_agent.types import Assessment, ChallengeCode, ChallengeOutcome, Frame, GateCode
 from edge_agent.workers import Worker
+
+if TYPE_CHECKING:
+    from edge_agent.challenge.blink import EyeSight
 
 log = logging.getLogger(__name__)
 
@@ -40,13 +45,19 @@ class Captured:
 
     best: BestShot
     jpeg: bytes
+    challenge: ChallengeOutcome | None = None
+    """None: none was asked for."""
 
 
 @dataclass(frozen=True, slots=True)
 class Rejected:
-    """The search time ran out; nothing qualified."""
+    """The search time ran out and nothing qualified, or the challenge was not passed."""
 
     reasons: tuple[GateCode, ...]
+    challenge: ChallengeCode | None = None
+    """Why, where it is the challenge."""
+    why: str | None = None
+    """How the challenge came to that, for the audit record."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +98,7 @@ class Filming:
         search_timeout_s: float,
         listeners: Listeners,
         clock: Callable[[], float] = time.monotonic,
+        challenge: Course | None = None,
     ) -> None:
         self._camera = camera
         self._camera_worker = camera_worker
@@ -95,8 +107,10 @@ class Filming:
         self._listeners = listeners
         self._clock = clock
         started_at_s = clock()
-        self._search_timeout_s = search_timeout_s
-        self._deadline_s = started_at_s + search_timeout_s
+        self._search_ends_s = started_at_s + search_timeout_s
+        self._longest_s = search_timeout_s + (challenge.longest_s if challenge else 0.0) + OVERTIME_S
+        self._vision = vision
+        self._challenge = challenge
         self._screener = Screener(vision, gate)
         self._framing = Framing(
             liveness_frames=session.liveness_frames,
@@ -115,14 +129,14 @@ class Filming:
     async def run(self) -> Outcome:
         """Film until there is an outcome. Cancellation ends it at the next frame."""
         try:
-            async with asyncio.timeout(self._search_timeout_s + OVERTIME_S):
+            async with asyncio.timeout(self._longest_s):
                 return await self._run()
         except TimeoutError:
             code = "camera_unavailable" if self._camera_worker.busy_s else AgentError.code
             return Lost(code, "filming did not end in time")
 
     async def _run(self) -> Outcome:
-        while self._clock() < self._deadline_s:
+        while not self._challenge_failed() and self._clock() < self._deadline_s:
             frame = await self._next_frame()
             if frame is None:
                 if self._given_up() or isinstance(self._fault, FrameLoop):
@@ -137,7 +151,17 @@ class Filming:
             return Lost("camera_unavailable", "the camera delivered no usable frame")
         if self._frozen():
             return Lost(CameraFrozen.code, "the camera repeats its last picture")
-        return Rejected(self._framing.reasons())
+        if self._challenge is None:
+            return Rejected(self._framing.reasons())
+        return Rejected(self._framing.reasons(), self._challenge.code, self._challenge.why)
+
+    @property
+    def _deadline_s(self) -> float:
+        """The search's, or the challenge's where that is later."""
+        return max(self._search_ends_s, self._challenge.until_s) if self._challenge else self._search_ends_s
+
+    def _challenge_failed(self) -> bool:
+        return self._challenge is not None and self._challenge.tick() is not None
 
     def _frozen(self) -> bool:
         """True when it has shown one and the same picture, from the beginning or for long: black, or of a replay."""
@@ -193,9 +217,26 @@ class Filming:
         self._note_picture(assessment.measurement.digest)
         self._listeners.frame(assessment)
         best, hint = self._framing.add(assessment)
-        if hint is not None:
+        if self._challenge is not None:
+            try:
+                eyes = await self._eyes(assessment)
+            except ModelError as exc:
+                return Lost("inference_failed", exc.message)
+            best = self._challenge.judge(assessment, best, eyes)
+        if hint is not None and not (self._challenge and self._challenge.mutes(hint.code)):
             self._listeners.hint(hint.code)
-        return None if best is None else Captured(best, await self._encode(best))
+        if best is None:
+            return None
+        outcome = self._challenge.outcome if self._challenge else None
+        return Captured(best, await self._encode(best), outcome)
+
+    async def _eyes(self, assessment: Assessment) -> tuple[float, float] | None:
+        """How open they are, where the challenge asks. Raises ModelError."""
+        face = assessment.measurement.face
+        if self._challenge is None or not self._challenge.wants_eyes or face is None:
+            return None
+        sight = cast("EyeSight", self._vision)  # only where it can: verifications.py
+        return await self._inference_worker.run(sight.eyes_open, assessment.frame, face)
 
     async def _encode(self, best: BestShot) -> bytes:
         from edge_agent.vision.capture import encode_capture

@@ -46,6 +46,7 @@ RULES: dict[str, Part] = {
     "camera": Part.CAMERA,
     "models": Part.MODELS,
     "gate": Part.SESSION,
+    "liveness": Part.SESSION,
     "session": Part.SESSION,
     "session.result_valid_s": Part.VALIDITY,
     "session.max_failures": Part.LIMITS,

@@ -24,3 +24,8 @@ TEXTS = _texts()
 def hint_text(code: GateCode | None) -> str:
     """What to show the customer; None means that all is well."""
     return TEXTS[HOLD_ON if code is None else code.value]
+
+
+def challenge_text(what: str) -> str:
+    """What to show for a prompt of a challenge (``look``, ``turn_left``, ...), or once it is ``done``."""
+    return TEXTS[f"challenge_{what}"]

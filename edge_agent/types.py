@@ -93,6 +93,27 @@ class GateCode(StrEnum):
     LIVENESS_INPUT_REJECTED = "liveness_input_rejected"
 
 
+class ChallengeCode(StrEnum):
+    """Why a verification ended without its challenge (wire values; reasons of a rejection, beside the gate's)."""
+
+    FAILED = "challenge_failed"
+    """Not done as asked, in the attempts and the time there are."""
+    UNAVAILABLE = "challenge_unavailable"
+    """Nobody acknowledged that it was shown, or frames come too seldom to judge it."""
+    CANNOT_TURN = "cannot_turn"
+    """Said for the customer, and nothing else could be asked: another means of payment."""
+
+
+class ChallengeOutcome(StrEnum):
+    """What a capture rests on beside the models (wire values)."""
+
+    HEAD_TURN = "head_turn"
+    BLINK = "blink"
+    """The weaker one, for who cannot turn."""
+    UNAVAILABLE = "unavailable"
+    """None: it could not be asked, and the configuration lets that pass."""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Frame:
     """One picture from a camera."""

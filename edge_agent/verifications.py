@@ -15,7 +15,9 @@ from dataclasses import dataclass, replace
 from edge_agent.announcer import Announcer, ShownHint
 from edge_agent.camera import Camera
 from edge_agent.camerakeeper import Camerakeeper
-from edge_agent.config import Config
+from edge_agent.challenge.course import Course, not_running
+from edge_agent.challenge.prompts import News
+from edge_agent.config import Config, LivenessSection
 from edge_agent.enrolling import Enroller
 from edge_agent.errors import AgentError, InputError, SessionRefused, report
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
@@ -28,7 +30,7 @@ from edge_agent.screening import Vision
 from edge_agent.storekeeper import Storekeeper
 from edge_agent.tally import Tally
 from edge_agent.tasks import Tasks
-from edge_agent.types import Assessment, GateCode
+from edge_agent.types import Assessment, ChallengeCode, GateCode
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,7 @@ class _Session:
     """What it began with, and keeps."""
     vision: Vision
     forwarder: Forwarder
+    challenge: Course | None = None
     task: asyncio.Task[None] | None = None
     hint: ShownHint | None = None
 
@@ -73,7 +76,9 @@ class Verifications:
         tally: Tally,
         clock: Clock,
         before_filming: Callable[[NewVerification], None],
+        terms: Callable[[LivenessSection], LivenessSection] = lambda terms: terms,
     ) -> None:
+        """``terms``: what of the configured challenge holds for the verification that is beginning."""
         self._parts = parts
         self._keeper = keeper
         self._camera = camera
@@ -84,6 +89,7 @@ class Verifications:
         self._tally = tally
         self._clock = clock
         self._before_filming = before_filming
+        self._terms = terms
         self._began_s = clock.monotonic_s()
         self._session: _Session | None = None
         self.starts = asyncio.Lock()
@@ -143,6 +149,7 @@ class Verifications:
                 await self._camera.release(camera)
                 raise
             session = _Session(record.id, new.caller, camera, self._parts.config, vision, forwarder)
+            session.challenge = self._challenge_for(session)
             self._session = session
             forwarder.hold()
             session.task = self._tasks.spawn(self._film(session, record), f"film {record.id}")
@@ -207,7 +214,20 @@ class Verifications:
             search_timeout_s=record.search_timeout_s,
             listeners=Listeners(hint=hint, camera=camera_state, frame=self.count_frame),
             clock=self._clock.monotonic_s,
+            challenge=session.challenge,
         )
+
+    def _challenge_for(self, session: _Session) -> Course | None:
+        def tell(news: News) -> None:
+            self._announcer.challenge(session.id, news)
+            if news.kind in {"done", "cancel"}:
+                log.info("challenge of %s: %s", session.id, news.data.get("outcome") or news.data["reason"])
+
+        terms = self._terms(session.config.liveness)
+        if terms.challenge == "off":
+            return None
+        can_blink = bool(getattr(session.vision, "sees_eyes", False))  # challenge.blink.EyeSight
+        return Course(terms, tell=tell, clock=self._clock.monotonic_s, can_blink=can_blink)
 
     def count_frame(self, assessment: Assessment) -> None:
         """One more screened frame."""
@@ -240,7 +260,7 @@ class Verifications:
 
     async def _commit(self, record: VerificationRecord, outcome: Outcome) -> None:
         match outcome:
-            case Captured(best=best, jpeg=jpeg):
+            case Captured(best=best, jpeg=jpeg, challenge=challenge):
                 live = min(s.score or 0.0 for s in best.liveness)
                 await self._keeper.run(
                     Store.commit_capture,
@@ -249,7 +269,12 @@ class Verifications:
                     quality_score=best.assessment.quality_score,
                     liveness_score=live,
                     facts={"liveness": {s.model: s.score for s in best.liveness}, "votes": best.votes},
+                    challenge=challenge.value if challenge else None,
                 )
+            case Rejected(
+                challenge=ChallengeCode() as code, why=why
+            ):  # alone: nobody is locked out for failing to turn
+                await self._keeper.run(Store.reject, record.id, [code.value], facts={"challenge": why})
             case Rejected(reasons=reasons):
                 await self._keeper.run(Store.reject, record.id, [reason.value for reason in reasons])
             case Lost(code=code, detail=detail):
@@ -346,3 +371,23 @@ class Verifications:
         """The hint that the customer is shown now, while searching; None before the first."""
         session = self._session
         return session.hint if session is not None and session.id == verification_id else None
+
+    # -- the challenge --------------------------------------------------------------------------------------------
+
+    def challenge_of(self, verification_id: str) -> Course | None:
+        """The challenge of the one that is being filmed, where one is asked for."""
+        session = self._session
+        return session.challenge if session is not None and session.id == verification_id else None
+
+    def answer_challenge(self, verification_id: str, step: int | None) -> None:
+        """The POS shows the prompt of ``step``; None: the customer cannot turn the head.
+
+        Raises InputError (challenge_not_running, challenge_wrong_step).
+        """
+        course = self.challenge_of(verification_id)
+        if course is None:
+            raise not_running()
+        if step is None:
+            course.say_cannot_turn()
+        else:
+            course.acknowledge(step)

@@ -47,6 +47,20 @@ def test_models_follow_a_state_directory_elsewhere() -> None:
         ("a: [1,\n", "line 2, column 1: is not valid YAML"),
         (GOOD + "gate: {max_yaw: 3}\n", "line 7, column 8: gate.max_yaw: unknown key (did you mean max_yaw_deg?)"),
         (GOOD + "gates: {}\n", "line 7, column 1: gates: unknown key (did you mean gate?)"),
+        (
+            GOOD + "liveness: {challenge: on}\n",
+            "line 7, column 23: liveness.challenge: input should be 'off' or 'head_t",
+        ),
+        (
+            GOOD + "liveness: {turn_threshold: 0.2}\n",
+            "liveness.turn_threshold: input should be less than or equal to 0.15",
+        ),
+        (GOOD + "liveness: {steps: 4}\n", "liveness.steps: input should be 2 or 3"),
+        (GOOD + "liveness: {unavailable: allow}\n", "liveness.unavailable: input should be 'reject' or 'accept'"),
+        (
+            GOOD + "liveness: {step_timeout_s: 8, total_timeout_s: 6}\n",
+            "total_timeout_s must not be shorter than step_t",
+        ),
         (GOOD + "session:\n  liveness_frames: 0\n", "line 8, column 20: session.liveness_frames: input should be gr"),
         (GOOD + "session:\n  liveness_frames: many\n", "line 8, column 20: session.liveness_frames: input should be a"),
         (GOOD + "gate: {min_luminance: 0.9}\n", "line 7, column 1: gate: min_luminance must be below max_luminance"),
@@ -77,6 +91,14 @@ def test_models_follow_a_state_directory_elsewhere() -> None:
 def test_a_mistake_is_named_with_its_line(text: str, expected: str) -> None:
     listed = problems(text)
     assert any(expected in problem for problem in listed), listed
+
+
+@pytest.mark.parametrize(("text", "expected"), [("", "off"), ("liveness: {challenge: off}\n", "off"),
+                                              ("liveness: {challenge: 'off'}\n", "off"),
+                                              ("liveness: {challenge: head_turn}\n", "head_turn")])  # fmt: skip
+def test_no_challenge_is_asked_unless_the_file_says_so(text: str, expected: str) -> None:
+    found = parse(GOOD + text).liveness
+    assert (found.challenge, found.unavailable, found.cannot_turn) == (expected, "reject", "blink")
 
 
 def test_all_problems_come_at_once_in_the_order_of_the_file() -> None:

@@ -71,10 +71,17 @@ ASKED: JsonObject = {"user_id": "customer-17", "reference": "order 4711", "amoun
 RECORD: JsonObject = {
     "id": "5f1b9a7e77b04c119e1c1f0c2a1f9d10", "state": "verified", "final": True, "approved": True, "late": False,
     "contradicted": False, "replayed": False, "user_id": "customer-17", "reference": "order 4711", "amount": "12.50",
-    "currency": "EUR", "hint": None, "reasons": [], "error": None, "similarity": 99.3, "attempts": 1,
+    "currency": "EUR", "hint": None, "challenge": None, "reasons": [], "error": None, "similarity": 99.3, "attempts": 1,
     "created_at": "2026-11-21T10:00:00Z", "captured_at": "2026-11-21T10:00:01Z",
     "verdict_at": "2026-11-21T10:00:02Z", "updated_at": "2026-11-21T10:00:02Z", "clock_synchronised": True,
     "age_s": 2.4,
+}  # fmt: skip
+CHALLENGED: JsonObject = {
+    **RECORD, "state": "searching", "final": False, "approved": False, "similarity": None, "attempts": 0,
+    "captured_at": None, "verdict_at": None,
+    "hint": {"code": None, "text": "Please hold on.", "since": "2026-11-21T10:00:01Z"},
+    "challenge": {"outcome": None, "method": "head_turn", "attempt": 1, "attempts": 2, "step": 2, "prompt": "turn_left",
+                  "text": "Please turn your head a little to your left.", "shown": True, "progress": 0.0},
 }  # fmt: skip
 _ID = "$response.body#/id"
 FOLLOWING = (
@@ -125,6 +132,13 @@ OPERATIONS: dict[tuple[str, str], Operation] = {
     ),
     ("DELETE", "/v1/verifications/{id}"): Operation(
         "cancelVerification", "verifications", {200: _record("Cancelled.")}, STORE | {"not_found", "not_cancellable"}
+    ),
+    ("POST", "/v1/verifications/{id}/challenge"): Operation(
+        "answerChallenge",
+        "verifications",
+        {200: Answer(wire.VerificationBody, "Taken; the record as it is now.", example=CHALLENGED)},
+        STORE | BODY | {"not_found", "challenge_not_running", "challenge_wrong_step"},
+        payload=Payload(wire.ChallengeAnswer, (JSON,), wire.MAX_JSON_BYTES, {"step": 2, "shown": True}),
     ),
     ("POST", "/v1/verifications/{id}/withdraw"): Operation(
         "withdrawVerification", "verifications", {200: _record("As it is now.")}, STORE | {"not_found"}

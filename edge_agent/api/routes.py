@@ -68,6 +68,7 @@ def route_table() -> tuple[Entry, ...]:
         Entry("GET", "/v1/verifications", "pos", verifications.list_verifications),
         Entry("GET", "/v1/verifications/{id}", "pos", verifications.get_verification),
         Entry("DELETE", "/v1/verifications/{id}", "pos", verifications.cancel),
+        Entry("POST", "/v1/verifications/{id}/challenge", "pos", verifications.answer_challenge),
         Entry("POST", "/v1/verifications/{id}/withdraw", "pos", verifications.withdraw),
         Entry("GET", "/v1/verifications/{id}/events", "pos", verifications.verification_events),
         Entry("GET", "/v1/events", "pos", verifications.all_events),

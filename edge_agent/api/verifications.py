@@ -15,7 +15,14 @@ from edge_agent.api.ownership import owned, readable
 from edge_agent.api.streams import events_of
 from edge_agent.outbox.records import Consent, NewVerification, StateConflict, VerificationRecord
 from edge_agent.texts import hint_text
-from edge_agent.types import WORKING_STATES, State
+from edge_agent.types import WORKING_STATES, ChallengeCode, ChallengeOutcome, State
+
+OUTCOMES = {
+    ChallengeCode.FAILED.value: "failed",
+    ChallengeCode.CANNOT_TURN.value: "failed",
+    ChallengeCode.UNAVAILABLE.value: ChallengeOutcome.UNAVAILABLE.value,
+}
+"""What the record says of a challenge that was not passed, by the reason of the rejection."""
 
 
 def verification_body(agent: Agent, record: VerificationRecord, *, replayed: bool = False) -> wire.VerificationBody:
@@ -33,6 +40,7 @@ def verification_body(agent: Agent, record: VerificationRecord, *, replayed: boo
         amount=record.amount,
         currency=record.currency,
         hint=_hint_body(agent, record) if record.state is State.SEARCHING else None,
+        challenge=_challenge_body(agent, record),
         reasons=list(record.reasons),
         error=wire.ErrorBody(code=record.error_code, detail=record.error_detail) if record.error_code else None,
         similarity=record.verdict.similarity if record.verdict else None,
@@ -49,6 +57,15 @@ def verification_body(agent: Agent, record: VerificationRecord, *, replayed: boo
 def _hint_body(agent: Agent, record: VerificationRecord) -> wire.HintBody:
     shown = agent.hint_of(record.id) or ShownHint(None, record.created_at)
     return wire.HintBody(code=shown.code.value if shown.code else None, text=hint_text(shown.code), since=shown.since)
+
+
+def _challenge_body(agent: Agent, record: VerificationRecord) -> wire.ChallengeBody | None:
+    course = agent.challenge_of(record.id) if record.state is State.SEARCHING else None
+    if course is not None:
+        return wire.ChallengeBody(**course.standing())
+    outcome = record.challenge or next((OUTCOMES[reason] for reason in record.reasons if reason in OUTCOMES), None)
+    over: dict[str, None] = dict.fromkeys(wire.ChallengeBody.model_fields)
+    return None if outcome is None else wire.ChallengeBody.model_validate({**over, "outcome": outcome})
 
 
 async def create(call: Call) -> Response:
@@ -119,6 +136,14 @@ async def cancel(call: Call) -> Response:
         detail = f"cannot cancel: the verification is {exc.current.state.value}"
         raise refuse("not_cancellable", detail) from exc
     return answer(verification_body(call.agent, record))
+
+
+async def answer_challenge(call: Call) -> Response:
+    """Say that a prompt of the challenge is shown, or that the customer cannot turn. Its owner alone may; again is fine."""
+    asked = parse(await read_body(call.request, wire.MAX_JSON_BYTES), wire.ChallengeAnswer)
+    record = await owned(call)
+    call.agent.answer_challenge(record.id, asked.step)
+    return answer(verification_body(call.agent, await call.agent.get(record.id)))
 
 
 async def withdraw(call: Call) -> Response:

@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from datetime import datetime
 from decimal import Decimal
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, WithJsonSchema, model_validator
 from pydantic_core import PydanticCustomError
 
 from edge_agent.types import JsonObject, State
@@ -105,6 +105,67 @@ class VerificationRequest(Body):
     search_timeout_s: float | None = Field(None, ge=1, le=600)
 
 
+def _whole(value: object) -> object:
+    """In JSON 2.0 is the whole number 2."""
+    return int(value) if isinstance(value, float) and value.is_integer() else value
+
+
+_ABSENT: JsonObject = {"type": "null"}
+ONE_OF_THE_ANSWERS: JsonObject = {
+    "oneOf": [
+        {
+            "required": ["step", "shown"],
+            "properties": {"step": {"type": "integer"}, "shown": {"const": True}, "cannot_turn": _ABSENT},
+        },
+        {
+            "required": ["cannot_turn"],
+            "properties": {"cannot_turn": {"const": True}, "step": _ABSENT, "shown": _ABSENT},
+        },
+    ]
+}
+
+
+class ChallengeAnswer(Body):
+    """``POST /v1/verifications/{id}/challenge``: ``{step, shown: true}`` or ``{cannot_turn: true}``."""
+
+    model_config = ConfigDict(json_schema_extra=ONE_OF_THE_ANSWERS)
+
+    step: Annotated[int, BeforeValidator(_whole)] | None = Field(
+        None, ge=1, le=10_000, description="of the prompt that is on the screen now"
+    )
+    shown: Literal[True] | None = None
+    cannot_turn: Literal[True] | None = Field(
+        None, description="the customer cannot turn the head, as the customer or the cashier says"
+    )
+
+    @model_validator(mode="after")
+    def _one_of_the_two(self) -> Self:
+        shown = self.step is not None and self.shown is True
+        half = (self.step is None) != (self.shown is None)
+        if half or shown == (self.cannot_turn is True):
+            raise ValueError("give step and shown: true, or cannot_turn: true")
+        return self
+
+
+class ChallengeBody(BaseModel):
+    """Where the challenge stands: its present prompt while one is shown, its outcome once it is over."""
+
+    outcome: Literal["head_turn", "blink", "unavailable", "failed"] | None
+    """What was passed: ``head_turn``, or ``blink``, which proves less. ``unavailable``: it could not be asked."""
+    method: Literal["head_turn", "blink"] | None
+    """What is asked for."""
+    attempt: int | None
+    """From 1; 0: it begins with the first picture that qualifies."""
+    attempts: int | None
+    step: int | None
+    """To acknowledge. Null, with all that follows: nothing is asked now."""
+    prompt: Literal["look", "turn_left", "turn_right", "blink"] | None
+    text: str | None
+    shown: bool | None
+    """It was acknowledged."""
+    progress: float | None
+
+
 class HintBody(BaseModel):
     """What the customer is told; the code is stable, the text is English."""
 
@@ -136,6 +197,8 @@ class VerificationBody(BaseModel):
     amount: Decimal | None
     currency: str | None
     hint: HintBody | None
+    challenge: ChallengeBody | None
+    """Null where none is asked for, and where it was over before the challenge was."""
     reasons: list[str]
     error: ErrorBody | None
     similarity: float | None

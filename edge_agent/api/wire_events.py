@@ -38,6 +38,60 @@ class HintEvent(EventBody):
     enrolment: bool = Field(description="told to somebody who is being enrolled")
 
 
+class ChallengeBeginEvent(EventBody):
+    """An attempt begins: prompts follow, the first at once."""
+
+    method: Literal["head_turn", "blink"]
+    attempt: int = Field(description="from 1")
+    attempts: int
+    steps: int = Field(description="turns, or blinks, to come")
+
+
+class ChallengePromptEvent(EventBody):
+    """Show this to the customer, then say so: ``POST /v1/verifications/{id}/challenge``. What is done before counts nothing."""
+
+    step: int = Field(description="what to acknowledge; counts on over all attempts of the verification")
+    prompt: Literal["look", "turn_left", "turn_right", "blink"] = Field(
+        description="the customer's own left and right; the code is stable"
+    )
+    text: str = Field(description="English")
+    attempt: int
+    attempts: int
+    acknowledge_within_s: float = Field(description="from `at` on; later the challenge is unavailable")
+    answer_within_s: float = Field(description="from the acknowledgement on")
+
+
+class ChallengeProgressEvent(EventBody):
+    """How far the customer has come with a step, a few times a second at most."""
+
+    step: int
+    progress: float = Field(description="0-1")
+
+
+class ChallengeDoneEvent(EventBody):
+    """Nothing more is asked; the picture is taken as soon as the customer looks at the screen."""
+
+    outcome: Literal["head_turn", "blink", "unavailable"] = Field(description="unavailable: it was let pass without")
+    text: str = Field(description="English")
+
+
+class ChallengeCancelEvent(EventBody):
+    """The attempt is over without being passed, or does not count any more. Another begins at once, or ``code`` says why not."""
+
+    attempt: int
+    reason: Literal[
+        "step_timeout",
+        "total_timeout",
+        "face_lost",
+        "jump",
+        "track_changed",
+        "not_acknowledged",
+        "too_slow",
+        "cannot_turn",
+    ]
+    code: str | None = Field(description="the verification is rejected with this reason; null = go on")
+
+
 class CameraEvent(EventBody):
     """The camera went away or came back: for a verification or an enrolment, or (neither) for the terminal."""
 
@@ -103,6 +157,11 @@ class DroppedEvent(EventBody):
 EVENTS: dict[str, type[EventBody]] = {
     "state": StateEvent,
     "hint": HintEvent,
+    "challenge.begin": ChallengeBeginEvent,
+    "challenge.prompt": ChallengePromptEvent,
+    "challenge.progress": ChallengeProgressEvent,
+    "challenge.done": ChallengeDoneEvent,
+    "challenge.cancel": ChallengeCancelEvent,
     "camera": CameraEvent,
     "enrolment": EnrolmentEvent,
     "aim": AimEvent,

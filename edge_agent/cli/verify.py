@@ -13,7 +13,7 @@ from edge_agent.cli.options import config_option, load_config
 
 if TYPE_CHECKING:
     from edge_agent.api.wire import VerificationBody
-    from edge_agent.client import AgentClient
+    from edge_agent.client import AgentClient, ServerEvent
 
 socket_option = click.option(
     "--socket",
@@ -33,6 +33,7 @@ def _socket(socket: Path | None, config_path: Path) -> Path:
 @click.option("--amount", help="Amount, carried to the audit record.")
 @click.option("--currency", help="ISO 4217 code of the amount.")
 @click.option("--search-timeout", type=float, help="Seconds to look for a face.")
+@click.option("--cannot-turn", is_flag=True, help="The customer cannot turn the head: ask for a blink instead.")
 @click.option("--key", help="Idempotency key.  [default: a fresh one]")
 @click.option("--json", "as_json", is_flag=True, help="Print the final record as JSON on stdout.")
 @socket_option
@@ -43,6 +44,7 @@ def verify(
     amount: str | None,
     currency: str | None,
     search_timeout: float | None,
+    cannot_turn: bool,
     key: str | None,
     as_json: bool,
     socket: Path | None,
@@ -50,6 +52,7 @@ def verify(
 ) -> None:
     """Verify that the person in front of the terminal is USER; hints appear while the camera looks.
 
+    Prompts of a challenge appear too, and are acknowledged where somebody can read them: stderr is a terminal.
     Exit code 0 when approved, 1 when not, 3 when the agent or its camera cannot be used.
     """
     from edge_agent.client import AgentClient
@@ -64,11 +67,45 @@ def verify(
             search_timeout_s=search_timeout,
         )
         try:
+            if cannot_turn:
+                _say_cannot_turn(client, started)
             record = _follow(client, started)
         except KeyboardInterrupt:
             record = client.cancel(started.id)
     click.echo(record.model_dump_json() if as_json else _sentence(record))
     sys.exit(0 if record.approved else 1)
+
+
+def _say_cannot_turn(client: AgentClient, started: VerificationBody) -> None:
+    """Where no challenge is asked for there is nothing to say."""
+    if started.challenge is not None:
+        client.cannot_turn(started.id)
+
+
+def _somebody_reads() -> bool:
+    return sys.stderr.isatty()
+
+
+def _show_challenge(client: AgentClient, event: ServerEvent) -> None:
+    """Show what is asked, and say so to the agent where somebody can see it."""
+    if event.kind == "challenge.prompt":
+        click.echo(f"  > {event.data['text']}", err=True)
+        if _somebody_reads():
+            _acknowledge(client, event)
+    elif event.kind == "challenge.done":
+        click.echo(f"  > {event.data['text']}", err=True)
+    elif event.kind == "challenge.cancel":
+        click.echo(f"  not done: {event.data['reason']}", err=True)
+
+
+def _acknowledge(client: AgentClient, event: ServerEvent) -> None:
+    from edge_agent.client import ApiError
+
+    try:
+        client.acknowledge(str(event.data["verification_id"]), event.data["step"])
+    except ApiError as exc:  # an old event, or it is over by now: its end is told by other events
+        if exc.code not in {"challenge_wrong_step", "challenge_not_running"}:
+            raise
 
 
 def _follow(client: AgentClient, started: VerificationBody) -> VerificationBody:
@@ -80,6 +117,7 @@ def _follow(client: AgentClient, started: VerificationBody) -> VerificationBody:
         for event in client.events(started.id, after=FROM_THE_START):
             if event.kind == "hint":
                 click.echo(f"  {event.data['text']}", err=True)
+            _show_challenge(client, event)
             if event.kind == "camera":
                 click.echo(f"  camera {event.data['state']}: {event.data['detail']}", err=True)
             if event.kind == "state":
@@ -94,7 +132,8 @@ def _sentence(record: VerificationBody) -> str:
     error = f" ({record.error.code}: {record.error.detail})" if record.error else ""
     similarity = f", similarity {record.similarity:.1f}" if record.similarity is not None else ""
     verdict = "approved" if record.approved else "not approved"
-    return f"{verdict}: {record.state.value}{why}{error}{similarity}  [{record.id}]"
+    passed = f", {record.challenge.outcome}" if record.approved and record.challenge else ""
+    return f"{verdict}: {record.state.value}{why}{error}{similarity}{passed}  [{record.id}]"
 
 
 @click.command()

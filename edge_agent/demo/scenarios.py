@@ -69,17 +69,23 @@ class Result:
             "approved": self.record.approved,
             "reasons": self.record.reasons,
             "similarity": self.record.similarity,
+            "challenge": self.record.challenge.outcome if self.record.challenge else None,
         }
 
 
 def play(stage: Stage, people: dict[str, Image], only: Callable[[str], bool]) -> Iterator[Result]:
     """Enrol both people, then play the scenarios whose name ``only`` accepts, one result each."""
     with AgentClient(stage.socket, timeout_s=30.0 * stage.slow) as client:
-        for user_id, image in people.items():
-            client.enrol(user_id, _png(image), "image/png")
+        enrol(client, people)
         for scenario in SCENARIOS:
             if only(scenario.name):
                 yield from _play_one(stage, client, scenario, people)
+
+
+def enrol(client: AgentClient, people: dict[str, Image]) -> None:
+    """Each with the very picture that is shown."""
+    for user_id, image in people.items():
+        client.enrol(user_id, _png(image), "image/png")
 
 
 def _play_one(stage: Stage, client: AgentClient, scenario: Scenario, people: dict[str, Image]) -> Iterator[Result]:

@@ -27,14 +27,27 @@ STOP_S = 15.0
 
 
 class Stage:
-    """A context manager: everything it started is stopped again. ``slow`` scales every clock of the session."""
+    """A context manager: everything it started is stopped again. ``slow`` scales every clock of the session.
 
-    def __init__(self, folder: Path, models_dir: Path, *, pack: str, slow: float) -> None:
+    ``liveness``: that section of the configuration.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        models_dir: Path,
+        *,
+        pack: str,
+        slow: float,
+        camera_size: tuple[int, int] = CAMERA_SIZE,
+        liveness: JsonObject | None = None,
+    ) -> None:
         self.folder = folder
         self.slow = slow
-        self._models_dir = models_dir
-        self._pack = pack
-        self._scene = folder / "scene.png"
+        self.models_dir = models_dir
+        self._camera_size, self._liveness = camera_size, liveness or {}
+        self.pack = pack
+        self._scene = folder / "scene.bmp"
         self._port = 0
         self._api_key = f"demo-{secrets.token_hex(8)}"
         self._sandbox: subprocess.Popen[bytes] | None = None
@@ -65,7 +78,7 @@ class Stage:
 
     def show(self, image: Image) -> None:
         """Put a picture before the camera."""
-        part = self._scene.with_name("next.png")
+        part = self._scene.with_name("next.bmp")
         cv2.imwrite(str(part), image)
         part.replace(self._scene)
 
@@ -81,8 +94,8 @@ class Stage:
         """Start it; again on the port it had before, with the people it knew."""
         state = self.folder / "sandbox"
         process = self._spawn(
-            "sandbox", "--port", str(self._port), "--state", str(state), "--pack", self._pack,
-            "--models-dir", str(self._models_dir), "--merchant-id", MERCHANT_ID, "--api-key", self._api_key,
+            "sandbox", "--port", str(self._port), "--state", str(state), "--pack", self.pack,
+            "--models-dir", str(self.models_dir), "--merchant-id", MERCHANT_ID, "--api-key", self._api_key,
         )  # fmt: skip
         self._sandbox = process
         ready = _first_line(process, 60.0 * self.slow)
@@ -111,13 +124,14 @@ class Stage:
             "camera": {
                 "source": "replay",
                 "path": str(self._scene),
-                "size": list(CAMERA_SIZE),
+                "size": list(self._camera_size),
                 "fps": 15.0,
                 "stale_after_s": min(3600.0, 1.0 * slow),
             },
-            "models": {"pack": self._pack, "dir": str(self._models_dir)},
+            "models": {"pack": self.pack, "dir": str(self.models_dir)},
             "gate": {"max_track_gap_s": 1.0 * slow},
             "enrolment": {"min_inter_eye_px": 60.0},  # the pictures are small
+            "liveness": self._liveness,
             "session": {
                 "search_timeout_s": min(600.0, 5.0 * slow),
                 "verdict_timeout_s": min(600.0, 2.5 * slow),

@@ -55,7 +55,7 @@ METRICS: Final[tuple[Metric, ...]] = (
     _counter("verifications", "Verifications that came into the state: searching counts what began, the final states "
              "how they ended; matching is not counted.", "state"),
     _gauge("verifications_stored", "Verifications in the outbox, by state.", "state"),
-    _counter("verification_rejections", "Why verifications were rejected, by gate code; one may have up to three.",
+    _counter("verification_rejections", "Why verifications were rejected, by code of the gate or of the challenge; up to three each.",
              "reason"),
     _counter("verification_failures", "Why verifications failed, by problem code.", "code"),
     _histogram("verification_capture", "From the request to the durable capture."),

@@ -24,13 +24,14 @@ from edge_agent.outbox.space import Space
 from edge_agent.outbox.store import Store
 from edge_agent.settings import Settings
 from edge_agent.tally import Buckets, Tally
-from edge_agent.types import GateCode, State
+from edge_agent.types import ChallengeCode, GateCode, State
 
 CAMERA_STATES: Final = ("unknown", "ok", "lost", "none")
 STORE_S: Final = 2.0
 """A store that is busy for longer (a salvage, an erasure) is left out of the scrape."""
 REASONS: Final[Mapping[str, float]] = MappingProxyType({code.value: 0.0 for code in GateCode})
 """A series that begins at 0 shows its first increase too."""
+OF_CHALLENGES: Final[Mapping[str, float]] = MappingProxyType({code.value: 0.0 for code in ChallengeCode})
 PROVISIONAL: Final = ("answered", "confirmed", "contradicted", *(why.value for why in Withheld))
 COUNTED: Final = frozenset(State) - {State.MATCHING}
 
@@ -145,7 +146,7 @@ def _verified(tally: Tally) -> Iterator[Value]:
     for state in State:
         if state in COUNTED:
             yield "verifications_total", (state.value,), tally.states[state]
-    yield from _by("verification_rejections_total", {**REASONS, **tally.rejections})
+    yield from _by("verification_rejections_total", {**REASONS, **OF_CHALLENGES, **tally.rejections})
     yield from _by("verification_failures_total", tally.failures)
     yield "verification_capture_seconds", (), Histogram.of(tally.to_capture_s)
     yield "verification_verdict_seconds", (), Histogram.of(tally.to_verdict_s)

@@ -165,6 +165,8 @@ class VerificationRecord:
     amount: Decimal | None = field(default=None, repr=False)
     currency: str | None = None
     consent: Consent | None = field(default=None, repr=False)
+    challenge: str | None = None
+    """What the capture rests on beside the models (types.ChallengeOutcome); None where nothing was asked for."""
     captured_at: datetime | None = None
     deadline: BootInstant | None = None
     """``verdict_timeout_s`` after the capture: a later verdict is late."""

@@ -81,6 +81,11 @@ def private_text(
     return json.dumps(present) if present else None
 
 
+def with_challenge(text: str | None, challenge: str) -> str:
+    """The details of a request, and what was passed beside the models."""
+    return json.dumps({**(json.loads(text) if text else {}), "challenge": challenge})
+
+
 def private_details(text: str | None) -> dict[str, Any]:
     details = json.loads(text) if text else {}
     if "amount" in details:

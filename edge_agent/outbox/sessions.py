@@ -14,7 +14,7 @@ from edge_agent.outbox.core import QUERIES, TRANSITIONS
 from edge_agent.outbox.crypto import KEY_BYTES, Place, same, seal, tampered
 from edge_agent.outbox.lockout import Lockouts
 from edge_agent.outbox.records import NewVerification, VerificationRecord
-from edge_agent.outbox.rows import Row, environment_text, private_text
+from edge_agent.outbox.rows import Row, environment_text, private_text, with_challenge
 from edge_agent.types import GateCode, State
 
 IDEMPOTENCY_VALID_S = 24 * 3600.0
@@ -58,10 +58,11 @@ class Sessions(Lockouts):
         quality_score: float,
         liveness_score: float,
         facts: Mapping[str, Any] | None = None,
+        challenge: str | None = None,
     ) -> VerificationRecord:
         """``searching`` -> captured: when this returns, the picture is encrypted on the disk.
 
-        ``facts`` go into the audit record beside the scores; they must hold no pixels and no raw user id.
+        ``challenge``: what was passed beside the models, for the record and the audit record. ``facts`` go into the audit record beside the scores; they must hold no pixels and no raw user id.
         Raises StateConflict when the session ended first (a cancel), StorageError ``storage_full``.
         """
         digest = hashlib.sha256(jpeg).hexdigest()
@@ -73,8 +74,14 @@ class Sessions(Lockouts):
             self._make_room(len(jpeg), now)
             detail = {"quality_score": quality_score, "liveness_score": liveness_score, **(facts or {})}
             detail |= {"image_sha256": digest, "image_bytes": len(jpeg)}
+            private = row["private"]
+            if challenge is not None:
+                detail |= {"challenge": challenge}
+                private = self._seal_text(row, "private", with_challenge(self._details(row), challenge))
             self._insert_payload(row, jpeg)
-            record = self._apply("capture", row, now, detail, image_sha256=digest, image_bytes=len(jpeg))
+            record = self._apply(
+                "capture", row, now, detail, image_sha256=digest, image_bytes=len(jpeg), private=private
+            )
             return self._must(record, row, now, "store a capture for")
 
     def cancel(self, verification_id: str) -> VerificationRecord:
@@ -83,12 +90,17 @@ class Sessions(Lockouts):
             row = self._find(verification_id)
             return self._must(self._apply("cancel", row, now), row, now, "cancel")
 
-    def reject(self, verification_id: str, reasons: Collection[str]) -> VerificationRecord:
-        """``searching`` -> rejected, with gate codes. A suspected spoof counts for the lock-out."""
+    def reject(
+        self, verification_id: str, reasons: Collection[str], *, facts: Mapping[str, Any] | None = None
+    ) -> VerificationRecord:
+        """``searching`` -> rejected, with gate codes. A suspected spoof counts for the lock-out.
+
+        ``facts`` go into the audit record beside the reasons, as in ``commit_capture``.
+        """
         codes = [str(code) for code in reasons]
         with self._change() as now:
             row = self._find(verification_id)
-            record = self._apply("reject", row, now, {"reasons": codes}, reasons=" ".join(codes))
+            record = self._apply("reject", row, now, {"reasons": codes, **(facts or {})}, reasons=" ".join(codes))
             if record is not None and GateCode.SPOOF_SUSPECTED in codes:
                 self._count_failure(row["user_hmac"], "spoof", now, terminal=True)
             return self._must(record, row, now, "reject")
@@ -194,6 +206,9 @@ class Sessions(Lockouts):
         self._query("insert_idempotency", **self._sealed_values("idempotency", values))
 
     # -- parts of commit_capture
+
+    def _details(self, row: Row) -> str | None:
+        return self._open_text(self._user_key(row["user_hmac"]), row, "private")
 
     def _insert_payload(self, row: Row, jpeg: bytes) -> None:
         user_key = self._user_key(row["user_hmac"])

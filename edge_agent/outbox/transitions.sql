@@ -18,7 +18,7 @@ UPDATE verifications SET audit_seq = :audit_seq, mac_generation = :generation, m
 UPDATE verifications
 SET state = 'captured', captured_at = :now, deadline_boot_id = :boot_id,
     deadline_boottime_s = :boottime_s + verdict_timeout_s, image_sha256 = :image_sha256,
-    image_bytes = :image_bytes, updated_at = :now
+    image_bytes = :image_bytes, private = :private, updated_at = :now
 WHERE seq = :seq AND state = 'searching'
 
 -- name: cancel

@@ -1,7 +1,7 @@
 """The manifest of a model pack: ``models/*.yaml`` or an operator's own file.
 
 A pack is a detector with five landmarks, one or more liveness models that must **all** call the face live, and
-optionally an embedder. The manifest says which files these are, what they expect and where they can be had; the
+optionally an embedder and an eye model. The manifest says which files these are, what they expect and where they can be had; the
 binaries are never part of the project.
 
 The records are plain dataclasses that carry their rules, so a terminal starts without the library that enforces them
@@ -180,6 +180,17 @@ class Embedder(Part):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Eyes(Part):
+    """Tells open eyes from closed ones, one grey patch each; for who cannot turn the head."""
+
+    file: FileName
+    input_px: Annotated[int, Rule(ge=8, le=256)]
+    patch_scale: Annotated[float, Rule(gt=0, le=10)]
+    """Of an eye's width."""
+    open_class: Annotated[int, Rule(ge=0, le=1)]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Pack(Part):
     """A whole pack."""
 
@@ -192,6 +203,8 @@ class Pack(Part):
     detector: Detector
     liveness: Annotated[tuple[Liveness, ...], Rule(min_length=1)]
     embedder: Embedder | None = None
+    eyes: Eyes | None = None
+    """None: nobody can be asked to blink."""
     files: dict[FileName, ModelFile]
 
     def __post_init__(self) -> None:
@@ -207,7 +220,7 @@ class Pack(Part):
 
     def file_names(self) -> set[str]:
         names = {self.detector.file} | {m.file for model in self.liveness for m in model.members}
-        return names | ({self.embedder.file} if self.embedder else set())
+        return names | {part.file for part in (self.embedder, self.eyes) if part is not None}
 
 
 def builtin_dir() -> Path:
@@ -264,11 +277,12 @@ def _checked(value: Any) -> Pack:
 
 def assemble(value: dict[str, Any]) -> Pack:
     """The pack of a shipped manifest: put together without the rules, which the tests apply to every one of them."""
-    embedder = value.get("embedder")
+    embedder, eyes = value.get("embedder"), value.get("eyes")
     parts = {
         "detector": Detector(**_with_tuples(value["detector"])),
         "liveness": tuple(_liveness(model) for model in value["liveness"]),
         "embedder": _embedder(embedder) if embedder is not None else None,
+        "eyes": Eyes(**eyes) if eyes is not None else None,
         "files": {name: _model_file(file) for name, file in value["files"].items()},
     }
     return Pack(**{**value, **parts})

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from edge_agent.camera import Camera
 from edge_agent.errors import CameraError
 from edge_agent.simulator import card
+from edge_agent.simulator.customer import Customer
 from edge_agent.simulator.eyes import BROKEN, GOOD_VIEW, Scene, SceneFrame
 from edge_agent.simulator.outcomes import Kind, Outcome
 from edge_agent.types import Frame, GateCode
@@ -18,6 +19,8 @@ from edge_agent.types import Frame, GateCode
 FPS, MAX_FPS = 15.0, 60.0
 STEP_S, STEP_FRAMES = 1.0, 4
 """Each hint of the opening lasts so long, and for so many frames: on a busy machine, too, it is noticed."""
+SLOW_FPS = 4.0
+"""Too few to judge a challenge by."""
 OPENING = (GateCode.NO_FACE, GateCode.TOO_FAR, GateCode.HOLD_STILL)
 NONCE_BYTES = 4
 
@@ -53,7 +56,7 @@ class ScriptedCamera(Camera):
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
         self._step_s = STEP_S / speed
-        self._interval_s = 1.0 / min(MAX_FPS, FPS * max(1.0, speed))
+        self._fps = min(MAX_FPS, FPS * max(1.0, speed))
         self._clock, self._sleep = clock, sleep
         self._indices = itertools.count()
         self.play(outcome)
@@ -61,6 +64,9 @@ class ScriptedCamera(Camera):
     def play(self, outcome: Outcome) -> None:
         """From the beginning, for the next verification; the camera is closed."""
         self._script = script_of(outcome)
+        slow = outcome == Outcome(Kind.CHALLENGE, "unavailable")
+        self._good_fps = min(self._fps, SLOW_FPS) if slow else self._fps
+        self._customer = Customer(willing=outcome == Outcome(Kind.CHALLENGE, "passed"))
         self._image = card.paint(f"{outcome}#{secrets.token_hex(NONCE_BYTES)}")
         self._step, self._shown = 0, 0
         self._step_began_s = self._clock()
@@ -73,18 +79,23 @@ class ScriptedCamera(Camera):
     def size(self) -> tuple[int, int]:
         return card.SIZE
 
+    def ask(self, prompt: str) -> None:
+        """The customer can read this prompt now."""
+        self._customer.ask(prompt, self._clock())
+
     def open(self) -> None:
         """Raises CameraError once the script says that the camera is gone."""
         if self._scene() is None:
             raise CameraError("cannot open the camera: this is simulated")
 
     def read(self, timeout_s: float) -> Frame:
-        self._sleep(min(timeout_s, self._interval_s))
         scene = self._scene()
+        fps = self._good_fps if scene is GOOD_VIEW else self._fps
+        self._sleep(min(timeout_s, 1.0 / fps))
         if scene is None:
             raise CameraError("cannot read from the camera: this is simulated")
         self._shown += 1
-        return SceneFrame(self._image, self._clock(), next(self._indices), scene)
+        return SceneFrame(self._image, self._clock(), next(self._indices), scene, self._customer.next(self._clock()))
 
     def close(self) -> None:
         """There is nothing to free."""

@@ -9,6 +9,7 @@ import numpy as np
 
 from edge_agent.errors import ModelError
 from edge_agent.simulator.card import FACE
+from edge_agent.simulator.customer import STRAIGHT, Posture
 from edge_agent.types import Box, Face, FaceQuality, Frame, GateCode, HeadPose, LivenessScore, Measurement
 
 MODEL, THRESHOLD = "simulated", 0.5
@@ -38,6 +39,7 @@ class SceneFrame(Frame):
     """A frame that says what is to be seen in it."""
 
     scene: Scene
+    posture: Posture = STRAIGHT
 
 
 _APPEARANCE = np.sin(np.arange(64, dtype=np.float32))
@@ -105,8 +107,22 @@ class Eyes:
         outside = 0.6 if wrong is GateCode.LIVENESS_INPUT_REJECTED else 0.0
         return (LivenessScore(MODEL, score, THRESHOLD, outside, bounded=True),)
 
+    @property
+    def sees_eyes(self) -> bool:
+        return True
+
+    def eyes_open(self, frame: Frame, face: Face) -> tuple[float, float]:
+        """As challenge.blink.EyeSight."""
+        del face
+        open_ = _posture(frame).eyes_open
+        return open_, open_
+
     def _scene(self, frame: Frame) -> Scene:
         return frame.scene if isinstance(frame, SceneFrame) else self.still
+
+
+def _posture(frame: Frame) -> Posture:
+    return frame.posture if isinstance(frame, SceneFrame) else STRAIGHT
 
 
 def _faces(wrong: GateCode | None, frame: Frame) -> tuple[Face, ...]:
@@ -116,14 +132,14 @@ def _faces(wrong: GateCode | None, frame: Frame) -> tuple[Face, ...]:
     unit = frame.image.shape[0] / 720.0
     sway = SWAY_IED * EYES_PX * (frame.index % 2 - 0.5) if wrong is GateCode.HOLD_STILL else 0.0
     x, y = frame.image.shape[1] / 2 + sway * unit, frame.image.shape[0] / 2
-    first = _face(x, y, unit)
+    first = _face(x, y, unit, _posture(frame).turn)
     if wrong is GateCode.MULTIPLE_FACES:
         return first, _face(x + 2.5 * EYES_PX * unit, y, 0.8 * unit)
     return (first,)
 
 
-def _face(x: float, y: float, unit: float) -> Face:
+def _face(x: float, y: float, unit: float, turn: float = 0.0) -> Face:
     half, eyes = FACE.width / 2 * unit, EYES_PX * unit
-    points = [(-0.5, -0.3), (0.5, -0.3), (0.0, 0.2), (-0.4, 0.7), (0.4, 0.7)]
+    points = [(-0.5, -0.3), (0.5, -0.3), (turn, 0.2), (-0.4, 0.7), (0.4, 0.7)]
     landmarks = np.array([(x + dx * eyes, y + dy * eyes) for dx, dy in points], np.float32)
     return Face(Box(x - half, y - half, x + half, y + half), landmarks, 0.95)

@@ -26,6 +26,7 @@ class Kind(StrEnum):
     VERIFIED = "verified"
     NOT_VERIFIED = "not_verified"
     REJECTED = "rejected"
+    CHALLENGE = "challenge"
     PENDING = "pending"
     PROVISIONAL = "provisional"
     SLOW = "slow"
@@ -54,6 +55,7 @@ class Rule:
 
 
 _VERDICTS = (Kind.VERIFIED.value, Kind.NOT_VERIFIED.value)
+CHALLENGES = ("passed", "failed", "unavailable")
 OF_CAMERA = ("camera_unavailable", "inference_failed")
 OF_SERVICE = {"unknown_user": 404, "forbidden": 403, "bad_request": 400}
 """Permanent errors of CypherFace, and the HTTP status that it gives for them."""
@@ -74,6 +76,11 @@ RULES: dict[Kind, Rule] = {
     Kind.VERIFIED: Rule(("",), "hints, capture, then CypherFace says yes"),
     Kind.NOT_VERIFIED: Rule(("",), "hints, capture, then CypherFace says no"),
     Kind.REJECTED: Rule(tuple(GateCode), "this hint until the search time is over: `rejected` with this reason"),
+    Kind.CHALLENGE: Rule(
+        CHALLENGES,
+        "hints, then a challenge whose prompts must be acknowledged: the customer does what is asked, and CypherFace says yes; "
+        "or does nothing, `rejected` with `challenge_failed`; or the camera is too slow for it, `challenge_unavailable`",
+    ),
     Kind.PENDING: Rule(
         ("", *_VERDICTS),
         "CypherFace is out of order: `pending` at the verdict deadline, for ever; with a detail it recovers a little "

@@ -134,6 +134,7 @@ def configuration(folder: Path, options: Options) -> Config:
         "camera": {"source": "none"},
         "models": {"pack": "simulated"},
         "session": session,
+        "liveness": {"step_timeout_s": max(2.5, min(30.0, 5.0 / options.speed)), "total_timeout_s": 40.0},
         "cypherface": {
             "base_url": BASE_URL,
             "merchant_id": "0" * 24,

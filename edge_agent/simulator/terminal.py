@@ -12,7 +12,7 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from edge_agent.agent import Agent
-from edge_agent.config import Config, CypherFaceSection
+from edge_agent.config import Config, CypherFaceSection, LivenessSection
 from edge_agent.cypherface.client import CypherFaceClient
 from edge_agent.errors import AgentError
 from edge_agent.outbox.clock import SystemClock
@@ -30,7 +30,7 @@ MARK = "X-Edge-Agent-Simulator"
 
 SEARCH_TIMEOUT_S, VERDICT_TIMEOUT_S = 20.0, 15.0
 """In life: the defaults of a configuration."""
-ANSWERED = (Kind.VERIFIED, Kind.NOT_VERIFIED, Kind.PROVISIONAL)
+ANSWERED = (Kind.VERIFIED, Kind.NOT_VERIFIED, Kind.PROVISIONAL, Kind.CHALLENGE)
 CAPTURED = (*ANSWERED, Kind.PENDING, Kind.SLOW)
 
 _asked: ContextVar[str | None] = ContextVar("asked", default=None)
@@ -55,6 +55,8 @@ class SimulatedAgent(Agent):
         self._enrolling = asyncio.Lock()
         self._camera = ScriptedCamera(default, speed)
         self._line = Line(LATE_S / speed)
+        self._challenged = False
+        """The verification that began last has a challenge."""
         self._cut_for: str | None = None
         """The user for whom the line is cut."""
         super().__init__(
@@ -63,6 +65,7 @@ class SimulatedAgent(Agent):
             vision_factory=lambda _models: self._eyes,
             client_factory=self._make_client,
             before_filming=lambda new: self._play(self._chosen(new.user_id), new.user_id),
+            challenge_terms=self._challenge_terms,
             faces=SimulatedFaces(),
             clock=_TrustedClock(),
         )
@@ -83,7 +86,20 @@ class SimulatedAgent(Agent):
         cut = outcome.kind is Kind.PROVISIONAL
         (self._line.cut if cut else self._line.restore)()
         self._cut_for = user_id if cut else None
+        self._challenged = outcome.kind is Kind.CHALLENGE
         self._camera.play(outcome)
+
+    def _challenge_terms(self, terms: LivenessSection) -> LivenessSection:
+        """Only who chose one has a challenge: a till that knows of none is asked for none."""
+        return terms.model_copy(update={"challenge": "head_turn" if self._challenged else "off"})
+
+    def answer_challenge(self, verification_id: str, step: int | None) -> None:
+        """As Agent; from now on the customer can read what is asked."""
+        super().answer_challenge(verification_id, step)
+        course = self.challenge_of(verification_id)
+        standing = course.standing() if course is not None else {}
+        if standing.get("shown") and standing["step"] == step:
+            self._camera.ask(str(standing["prompt"]))
 
     def _state_changed(self, record: VerificationRecord) -> None:
         super()._state_changed(record)

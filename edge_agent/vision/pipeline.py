@@ -12,6 +12,7 @@ from edge_agent.errors import ModelError
 from edge_agent.types import Embedding, Face, Frame, Image, LivenessScore, Measurement
 from edge_agent.vision.detect import Detector
 from edge_agent.vision.embed import Embedder
+from edge_agent.vision.eyes import EyeModel
 from edge_agent.vision.heap import keep_heap_small, return_freed_memory
 from edge_agent.vision.liveness import LivenessModel, open_liveness
 from edge_agent.vision.quality import measure_face
@@ -67,6 +68,15 @@ class Pipeline:
         """The face's embedding. Raises ModelError, also (``no_embedder``) when the pack has none."""
         return self._embedder.embed(frame.image, face.landmarks)
 
+    @property
+    def sees_eyes(self) -> bool:
+        """Whether the pack has a model for them."""
+        return self.pack.eyes is not None
+
+    def eyes_open(self, frame: Frame, face: Face) -> tuple[float, float]:
+        """As challenge.blink.EyeSight. Raises ModelError, also (``no_eyes``) when the pack has no model for them."""
+        return self._eyes.open_eyes(frame.image, face.landmarks)
+
     def _settle(self, step: str) -> None:
         """After the first run of a step, which is faster with a large heap, keep it small."""
         if step in self._unsettled:
@@ -84,6 +94,13 @@ class Pipeline:
                 hint="choose a pack with an embedder (edge-agent models list)",
             )
         return Embedder(manifest, self._load(manifest.file))
+
+    @cached_property
+    def _eyes(self) -> EyeModel:
+        manifest = self.pack.eyes
+        if manifest is None:
+            raise ModelError(f"cannot see eyes: the pack {self.pack.name} has no model for them", code="no_eyes")
+        return EyeModel(manifest, self._load(manifest.file))
 
     def warm_up(self) -> None:
         """Load what is loaded lazily (the embedder). Raises ModelError."""

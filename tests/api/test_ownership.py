@@ -87,6 +87,16 @@ def test_what_belongs_to_another_is_answered_exactly_as_what_is_not_there(
     assert desk.ask(OWNER, "GET", f"/v1/verifications/{active}").json()["state"] == "searching"
 
 
+def test_only_the_owner_says_what_is_on_the_screen(desk: Desk, active: str) -> None:
+    answers = [
+        desk.ask(caller, "POST", f"/v1/verifications/{active}/challenge", json={"step": 1, "shown": True}).json()[
+            "code"
+        ]
+        for caller in (OWNER, OTHER, ADMIN)
+    ]
+    assert answers == ["challenge_not_running", "not_found", "forbidden"]
+
+
 def test_the_owner_and_an_admin_may_read_but_only_the_owner_may_cancel(desk: Desk, active: str) -> None:
     for caller in (OWNER, ADMIN):
         assert desk.ask(caller, "GET", f"/v1/verifications/{active}").json()["id"] == active

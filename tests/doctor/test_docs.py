@@ -9,11 +9,14 @@ from pathlib import Path
 
 import pytest
 
+from edge_agent.challenge.pace import MIN_FPS
 from edge_agent.cli import main
 from edge_agent.cli.doctor import lines
+from edge_agent.config import LivenessSection, load
 from edge_agent.doctor.catalogue import CHECKS
 from edge_agent.doctor.examination import PARTS, Report, to_json
 from edge_agent.doctor.finding import Finding, Status, passed, unknown
+from edge_agent.doctor.models import speed_limits
 from tests.doctor.patient import API_KEY, Patient
 from tests.project.tree import ROOT
 
@@ -92,3 +95,10 @@ def test_a_check_that_there_is_not_is_a_usage_error(
     code, out, err = doctor(capsys, monkeypatch, "--config", tmp_path / "none.yaml", "--only", "camera.frosen")
     assert (code, out) == (2, "")
     assert "did you mean camera.frozen?" in err
+
+
+def test_a_frame_may_take_less_where_a_challenge_is_asked_for() -> None:
+    config = load(ROOT / "docs/config.example.yaml")
+    turning = config.model_copy(update={"liveness": LivenessSection(challenge="head_turn")})
+    assert (speed_limits(config).warn, speed_limits(turning).warn) == (400.0, 140.0)
+    assert pytest.approx(speed_limits(turning).warn, abs=5.0) == 1000.0 / MIN_FPS

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -38,6 +39,24 @@ def test_what_was_asked_is_what_is_read_back(store: Store, clock: FakeClock) -> 
     assert (record.user_id, record.reference, record.amount) == ("bob", "order 1", Decimal("12.50"))
     assert (record.currency, record.consent, record.environment) == ("EUR", consent, ENVIRONMENT)
     assert (record.state, record.created_at, record.clock_synchronised) == (State.SEARCHING, clock.wall(), True)
+
+
+@pytest.mark.parametrize(
+    "details", [{}, {"reference": "order 1", "amount": Decimal("12.50"), "consent": Consent("c", ("match",))}]
+)
+def test_what_a_capture_rests_on_is_kept_with_what_was_asked_until_it_is_erased(
+    store: Store, state_dir: Path, clock: FakeClock, details: dict[str, Any]
+) -> None:
+    record = search(store, "bob", **details)
+    passed = store.commit_capture(record.id, picture(), quality_score=0.8, liveness_score=0.9, challenge="head_turn")
+    assert (passed.challenge, search(store, "eve").challenge) == ("head_turn", None)
+    with reopen(store, state_dir, clock) as again:
+        kept = again.get(record.id)
+        asked = {name: getattr(kept, name) for name in details}
+        assert (kept.challenge, asked, again.verify().ok) == ("head_turn", details, True)
+        (found,) = [e for e in again.describe(record.id).history if e.event == "capture"]
+        assert found.detail["challenge"] == "head_turn"
+        assert again.withdraw(record.id, actor="uid:1000").challenge is None
 
 
 def test_a_record_can_be_printed_without_naming_the_user(store: Store) -> None:

@@ -97,7 +97,7 @@ def test_hashes_and_sizes_are_those_that_were_measured(assets: Path) -> None:
                 shipped = (file.shipped_sha256 or file.sha256, file.shipped_size or file.size)
                 assert measured[known] == shipped, name
                 compared.add(name)
-    assert len(compared) == 7
+    assert len(compared) == 8
 
 
 @pytest.mark.parametrize("name", ["nope", "missing.yaml", ""])
@@ -119,7 +119,9 @@ def test_the_example_of_the_documentation_is_a_valid_pack(tmp_path: Path) -> Non
     text = (ROOT / "docs/models.md").read_text(encoding="utf-8")
     (example,) = (block for block in text.split("```")[1::2] if block.startswith("yaml"))
     example = example.removeprefix("yaml").replace("sha256: …", f"sha256: {'ab' * 32}")
-    file = yaml.safe_dump({"live.onnx": entry(b"l"), "embed.onnx": entry(b"e")}).replace("\n", "\n  ")
+    file = yaml.safe_dump({f"{name}.onnx": entry(name.encode()) for name in ("live", "embed", "eye")}).replace(
+        "\n", "\n  "
+    )
     path = tmp_path / "ours.yaml"
     path.write_text(f"{example.rstrip()}\n\n  {file}", encoding="utf-8")
     pack = load_pack(str(path))

@@ -27,7 +27,7 @@ MAY_IMPORT = {
     "workers": "",
     "packs": "config",
     "gate": "config",
-    "challenge": "",
+    "challenge": "config session texts",
     "outbox": "config",
     "cypherface": "config",
     "tracking": "config gate",
@@ -35,7 +35,7 @@ MAY_IMPORT = {
     "vision": "config packs picture",
     "session": "config gate tracking",
     "screening": "config gate tracking vision",
-    "filming": "config camera vision screening session workers",
+    "filming": "config camera challenge vision screening session workers",
     "storekeeper": "outbox workers",
     "waiting": "events outbox",
     "reload": "config",
@@ -48,17 +48,17 @@ MAY_IMPORT = {
     "offline": "config evidence gate outbox packs picture storekeeper workers",
     "forwarder": "config cypherface offline outbox retry availability storekeeper",
     "services": "config cypherface availability forwarder offline outbox storekeeper",
-    "announcer": "events texts outbox availability camera",
+    "announcer": "events texts outbox availability camera challenge",
     "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
     "tasks": "",
     "camerakeeper": "config camera outbox workers",
     "enrolling": "config announcer camera enrolment filming screening workers",
     "parts": "config enrolment forwarder reload screening services storekeeper workers",
-    "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tally tasks "
+    "verifications": "config announcer camera camerakeeper challenge enrolling filming forwarder outbox parts screening storekeeper tally tasks "
     "workers",
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability config offline outbox storekeeper",
-    "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening aiming "
+    "agent": "config challenge cypherface enrolling enrolments events camera vision outbox workers screening aiming "
     "announcer availability camerakeeper condition forwarder health links offline parts reload services storekeeper tally tasks timeservice "
     "verifications waiting",
     "decommission": "config outbox",
