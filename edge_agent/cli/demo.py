@@ -37,7 +37,7 @@ def demo(as_json: bool, slow: float, only: tuple[str, ...], pack: str, pictures:
     from edge_agent.packs.manifest import load_pack
 
     began = time.monotonic()
-    cache = _cache()
+    cache = cache_folder()
     models_dir = Path(os.environ.get("EDGE_AGENT_MODELS_DIR") or cache / "models")
     progress = terminal_progress()
     fetch_pack(load_pack(pack), models_dir, progress=progress)
@@ -65,7 +65,7 @@ def demo(as_json: bool, slow: float, only: tuple[str, ...], pack: str, pictures:
     sys.exit(0 if results and good == len(results) else 1)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "edge-agent"
 

@@ -80,7 +80,7 @@ MAY_IMPORT = {
     "sandbox": "config packs picture vision",
     "simulator": "config picture camera cypherface offline outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
-    "bench": "config cypherface outbox forwarder storekeeper",
+    "bench": "config camera cypherface evaluate outbox forwarder packs picture screening storekeeper vision",
     "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client texts "
     "aim bundle decommission doctor journal listening sandbox demo bench simulator evaluate",
     "evaluate": "config packs picture report gate screening session camera",
