@@ -34,7 +34,7 @@ image = cv2.imread({picture!r})
 {result}
 seconds = time.perf_counter() - began
 status = open("/proc/self/status").read()
-rss, peak = (int(status.split(key)[1].split()[0]) / 1024 for key in ("VmRSS:", "VmHWM:"))
+rss, peak = (int(status.split(key)[1].split()[0]) * 1024 / 1e6 for key in ("VmRSS:", "VmHWM:"))
 print(json.dumps({{"seconds": seconds, "rss_mb": rss, "peak_mb": peak}}))
 """
 
@@ -83,9 +83,9 @@ class Start:
     seconds: float
     """Until the first result: from the first import, for the daemon from the creation of its process."""
     rss_mb: float
-    """Resident memory after the result (the daemon: after the capture), MiB."""
+    """Resident memory after the result (the daemon: after the capture), MB of 10^6 bytes."""
     peak_mb: float
-    """The most that was resident until then, MiB."""
+    """The most that was resident until then, MB."""
 
 
 @dataclass(frozen=True, slots=True)
