@@ -33,8 +33,8 @@ def measure(stage: Stage, seconds: float, tell: Callable[[str], None]) -> list[G
 
 def watch_settings() -> dict[str, Any] | None:
     """The keys of the section camera for watching; None where it has none."""
-    known = CameraSection.model_fields
-    return {"idle_fps": WATCH_FPS} if "idle_fps" in known else None
+    wanted = {"between_sessions": "watch", "watch_fps": WATCH_FPS}
+    return wanted if set(wanted) <= set(CameraSection.model_fields) else None
 
 
 def _share(
