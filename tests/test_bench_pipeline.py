@@ -24,6 +24,7 @@ from edge_agent.bench.start import Start, start_once
 from edge_agent.bench.turns import Cost, Samples
 from edge_agent.bench.watched import WatchedPipeline
 from edge_agent.cli import cli
+from edge_agent.config import ModelsSection
 from edge_agent.errors import ConfigurationError, EnvironmentFault, InputError
 from edge_agent.evaluate.canvas import GREEN, RED
 from edge_agent.evaluate.vector import sheet_for
@@ -118,7 +119,7 @@ def test_frames_of_a_scene_have_its_size_and_no_two_are_equal(faces: int) -> Non
 
 @pytest.fixture(scope="module")
 def pipeline(open_pack_dir: Path) -> WatchedPipeline:
-    return WatchedPipeline(load_pack("open"), open_pack_dir, threads=1)
+    return WatchedPipeline(load_pack("open"), ModelsSection(dir=open_pack_dir))
 
 
 def test_a_real_run_asks_every_model_and_says_where_the_time_went(
@@ -152,10 +153,11 @@ def test_a_picture_without_a_face_or_with_a_bad_one_is_refused(
 
 
 def test_a_start_is_a_process_of_its_own(open_pack_dir: Path, assets: Path) -> None:
-    started = start_once("open", open_pack_dir, assets / "images/frame_1280x720_obama.jpg", 1)
+    picture = assets / "images/frame_1280x720_obama.jpg"
+    started = start_once(ModelsSection(dir=open_pack_dir), picture)
     assert started.seconds > 0 and started.peak_mb >= started.resident_mb > 20
     with pytest.raises(EnvironmentFault, match=r"cannot measure the start: .*nowhere"):
-        start_once("open", open_pack_dir / "nowhere", assets / "images/frame_1280x720_obama.jpg", 1)
+        start_once(ModelsSection(dir=open_pack_dir / "nowhere"), picture)
 
 
 @pytest.mark.parametrize(

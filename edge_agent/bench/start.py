@@ -1,6 +1,6 @@
-"""One start of the vision in a process of its own: ``python -m edge_agent.bench.start PACK MODELS PICTURE THREADS``.
+"""One start of the vision in a process of its own: ``python -m edge_agent.bench.start PICTURE MODELS``.
 
-Prints one JSON line: seconds from the first import to the first screened picture, and the memory then.
+MODELS is the section of the configuration as JSON. Prints one JSON line: seconds from the first import to the first screened picture, and the memory then.
 """
 
 # ruff: noqa: E402 - the clock starts before the imports
@@ -14,8 +14,12 @@ import json
 import sys
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edge_agent.errors import EnvironmentFault
+
+if TYPE_CHECKING:
+    from edge_agent.config import ModelsSection
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,11 +33,11 @@ class Start:
     """The most until then."""
 
 
-def start_once(pack: str, models_dir: Path, picture: Path, threads: int) -> Start:
+def start_once(models: ModelsSection, picture: Path) -> Start:
     """In a fresh interpreter. Raises EnvironmentFault when it fails."""
     import subprocess  # the parent's alone: every import of this module counts as the child's
 
-    command = [sys.executable, "-m", "edge_agent.bench.start", pack, str(models_dir), str(picture), str(threads)]
+    command = [sys.executable, "-m", "edge_agent.bench.start", str(picture), models.model_dump_json()]
     child = subprocess.run(command, capture_output=True, check=False, text=True)
     if child.returncode != 0:
         why = (child.stderr.strip().splitlines() or ["it says nothing"])[-1]
@@ -41,11 +45,14 @@ def start_once(pack: str, models_dir: Path, picture: Path, threads: int) -> Star
     return Start(**json.loads(child.stdout))
 
 
-def _main(pack: str, models_dir: str, picture: str, threads: str) -> Start:
+def _main(picture: str, models: str) -> Start:
     from edge_agent.packs.manifest import load_pack
     from edge_agent.vision.opening import open_pipeline
 
-    pipeline = open_pipeline(load_pack(pack), Path(models_dir), threads=int(threads))
+    chosen = json.loads(models)
+    pipeline = open_pipeline(
+        load_pack(chosen["pack"]), Path(chosen["dir"]), providers=chosen["providers"], threads=chosen["threads"]
+    )
     from edge_agent.picture import read_picture
     from edge_agent.types import Frame
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from edge_agent.bench.figures import timed
+from edge_agent.config import ModelsSection
 from edge_agent.packs.manifest import Pack
 from edge_agent.packs.verify import require_model
 from edge_agent.vision.pipeline import Pipeline
@@ -37,13 +37,13 @@ class WatchedSession(Session):
 class WatchedPipeline(Pipeline):
     """The pipeline itself; only its sessions are watched."""
 
-    def __init__(self, pack: Pack, models_dir: Path, *, providers: str | Sequence[str] = "auto", threads: int) -> None:
-        """Raises ModelError as open_pipeline does."""
+    def __init__(self, pack: Pack, models: ModelsSection) -> None:
+        """``models``: their folder, providers and threads. Raises ModelError as open_pipeline does."""
         self.sessions: dict[str, WatchedSession] = {}
 
         def load(name: str) -> Session:
-            model = require_model(models_dir, name, pack.files[name], pack=pack.name)
-            session = WatchedSession(load_session(model, name=name, providers=providers, threads=threads))
+            model = require_model(models.dir, name, pack.files[name], pack=pack.name)
+            session = WatchedSession(load_session(model, name=name, providers=models.providers, threads=models.threads))
             return self.sessions.setdefault(name, session)
 
         super().__init__(pack, load)

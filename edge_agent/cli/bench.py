@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import click
 
 from edge_agent.cli.options import DEFAULT_CONFIG, load_config, models_dir_option
-from edge_agent.config import Config
+from edge_agent.config import Config, ModelsSection
 from edge_agent.errors import AgentError, EnvironmentFault, ModelError
 
 if TYPE_CHECKING:
@@ -66,7 +66,7 @@ def outbox(
     help="A sharp portrait; default: the demo's, which comes from the package index.",
 )
 @click.option("--frames", type=click.IntRange(10, 100_000), default=100, show_default=True, help="Screen so many.")
-@click.option("--threads", type=click.IntRange(0, 64), default=0, help="Per model; 0: as the daemon does.")
+@click.option("--threads", type=click.IntRange(0, 64), default=0, help="Per model.  [default: as the daemon does]")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the bars to this file (.svg or .png)."
@@ -89,7 +89,8 @@ def pipeline(
     from edge_agent.vision.runtime import DEFAULT_THREADS
 
     check_plot(plot)
-    opened, name, folder = _open_watched(pack, models_dir, threads)
+    models = _models(pack, models_dir, threads)
+    opened = _open_watched(models)
     person = _picture(picture)
     with own_folder(Path(tempfile.gettempdir())) as scratch:
         report = measure(
@@ -97,8 +98,8 @@ def pipeline(
             opened,
             person,
             Plan(frames=frames),
-            start=lambda file: start_once(name, folder, file, threads),
-            threads=threads or DEFAULT_THREADS,
+            start=lambda file: start_once(models, file),
+            threads=models.threads or DEFAULT_THREADS,
             tell=lambda text: click.echo(f"{text} …", err=True),
         )
     if plot is not None:
@@ -108,20 +109,26 @@ def pipeline(
         click.echo(line)
 
 
-def _open_watched(pack: str | None, models_dir: Path | None, threads: int) -> tuple[WatchedPipeline, str, Path]:
-    """The models of the option, else the configuration's, else the default's; with the pack's name and their folder."""
-    from edge_agent.bench.watched import WatchedPipeline
-    from edge_agent.cli.opening import name_the_remedy
+def _models(pack: str | None, models_dir: Path | None, threads: int) -> ModelsSection:
+    """The options' before the configuration's before the defaults."""
     from edge_agent.packs.folder import default_models_dir
-    from edge_agent.packs.manifest import load_pack
 
     config = _config_here()
-    name = pack or (config.models.pack if config else "open")
-    folder = models_dir or (config.models.dir if config else default_models_dir())
+    settings = config.models if config else ModelsSection(dir=default_models_dir())
+    given = {"pack": pack, "dir": models_dir, "threads": threads or None}
+    return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _open_watched(models: ModelsSection) -> WatchedPipeline:
+    """Raises ModelError whose hint is the command that mends it for these very options."""
+    from edge_agent.bench.watched import WatchedPipeline
+    from edge_agent.cli.opening import name_the_remedy
+    from edge_agent.packs.manifest import load_pack
+
     try:
-        return WatchedPipeline(load_pack(name), folder, threads=threads), name, folder
+        return WatchedPipeline(load_pack(models.pack), models)
     except ModelError as exc:
-        name_the_remedy(exc, name, folder)
+        name_the_remedy(exc, models.pack, models.dir)
         raise
 
 

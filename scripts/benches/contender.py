@@ -98,12 +98,12 @@ def _turned(file: Path) -> Picture:
 def _ours(picture: Picture, terms: dict[str, Any]) -> dict[str, Work]:
     """The pipeline as a session uses it: a new session's frame, a followed one, and the bare models of both."""
     from edge_agent.bench.watched import WatchedPipeline, run_floor
-    from edge_agent.config import GateSection
+    from edge_agent.config import GateSection, ModelsSection
     from edge_agent.packs.manifest import load_pack
     from edge_agent.screening import Screener
     from edge_agent.types import Frame
 
-    pipeline = WatchedPipeline(load_pack(terms["pack"]), Path(terms["models"]), threads=0)
+    pipeline = WatchedPipeline(load_pack(terms["pack"]), ModelsSection(pack=terms["pack"], dir=Path(terms["models"])))
     following = Screener(pipeline, GateSection())
 
     def frame(number: int) -> Frame:
