@@ -31,7 +31,7 @@ def main() -> None:
     if terms["one"]:
         os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
         _one_thread_per_model()
-    if terms.get("cpu"):
+    if terms["one"] or terms.get("cpu"):
         global clock  # noqa: PLW0603 - one process, one clock
         clock = time.process_time
     import cv2
@@ -70,7 +70,7 @@ def _one_thread_per_model() -> None:
 
 
 clock: Callable[[], float] = time.perf_counter
-"""Or the processor's time of this process, which others at work do not change."""
+"""Or the processor's time of this process: with one thread the same, but for what others at work take away."""
 
 
 def _timed(work: Callable[[], Any]) -> float:
