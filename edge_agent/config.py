@@ -234,6 +234,12 @@ class CameraSection(Section):
     )
     fps: float = Field(15.0, gt=0, le=120, description="frames per second to ask for")
     rotate: Literal[0, 90, 180, 270] = Field(0, description="degrees clockwise, for cameras mounted on their side")
+    between_sessions: Literal["closed", "watch"] = Field(
+        "closed",
+        description="watch keeps the camera open, so that a session begins at once and a dead camera is known before; "
+        "nothing is detected, stored or sent, but people are in view without a request",
+    )
+    watch_fps: float = Field(5.0, ge=1, le=30, description="pictures per second that are looked at while it is watched")
     stale_after_s: float = Field(
         1.0, gt=0, le=3600, description="a frame older than this is never judged: it may show somebody else"
     )

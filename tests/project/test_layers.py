@@ -51,6 +51,7 @@ MAY_IMPORT = {
     "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
     "tasks": "",
     "camerakeeper": "config camera outbox workers",
+    "lookout": "camera camerakeeper config outbox",
     "enrolling": "config announcer camera enrolment filming screening workers",
     "parts": "config enrolment forwarder reload screening services storekeeper workers",
     "verifications": "config announcer camera camerakeeper enrolling filming forwarder outbox parts screening storekeeper tally tasks "
@@ -58,7 +59,7 @@ MAY_IMPORT = {
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability config offline outbox storekeeper",
     "agent": "config cypherface enrolling enrolments events camera vision outbox workers screening aiming "
-    "announcer availability camerakeeper condition forwarder health links offline parts reload services storekeeper tally tasks timeservice "
+    "announcer availability camerakeeper condition forwarder health links lookout offline parts reload services storekeeper tally tasks timeservice "
     "verifications waiting",
     "decommission": "config outbox",
     "looking": "config camera report screening session texts vision workers",
