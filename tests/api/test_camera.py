@@ -184,3 +184,26 @@ def test_a_camera_that_is_watched_is_open_for_whoever_comes_and_its_loss_is_know
         t.camera.broken = None
         until(lambda: pos.ready() and watched(), "it does not come back")
     assert not t.camera.is_open
+
+
+def test_a_capture_is_durable_before_a_slow_driver_has_closed_and_nobody_else_begins_until_then(
+    running: Terminal, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, closed, close = threading.Event(), threading.Event(), running.camera.close
+
+    def slow() -> None:
+        closing.set()
+        closed.wait(20)
+        close()
+
+    monkeypatch.setattr(running.camera, "close", slow)
+    record = client.verify("alice")
+    assert closing.wait(20)
+    assert client.get(record.id, wait_s=0).state in {State.SEARCHING, State.CAPTURED}
+    until(lambda: client.get(record.id).state is State.CAPTURED, "it waits for the driver")
+    with pytest.raises(ApiError) as refused:
+        client.verify("bob")
+    assert refused.value.code == "busy"
+    closed.set()
+    assert client.get(record.id, wait_s=20).approved
+    assert not running.camera.is_open
