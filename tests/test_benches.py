@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import re
 import socket
 import sys
 import threading
@@ -23,6 +24,7 @@ from scripts.benches.addon import as_addon
 from scripts.benches.contenders import Contender, ContenderFailed, by_turns, contender
 from scripts.benches.goals import Goal, table
 from scripts.benches.relay import relay
+from scripts.benches.sessions import Filmed
 from scripts.benches.stage import Stage
 
 MET = Goal("pipeline", "ours to theirs", 0.25, "x", 0.3, "10.00 ms against 40.00 ms")
@@ -85,7 +87,9 @@ def test_a_start_is_held_against_the_median_of_the_first_contender() -> None:
 def test_a_capture_may_take_the_window_or_k_assessed_frames(
     seconds: list[float], frames: float, beyond_ms: float
 ) -> None:
-    goal = capture.goal("a pack", seconds, frames, SessionSection(capture_window_s=1.0, liveness_frames=5))
+    filmed = [Filmed("id", taken_s, 0.03) for taken_s in seconds]
+    goal = capture.goal("a pack", filmed, frames, SessionSection(capture_window_s=1.0, liveness_frames=5))
+    assert "of it 30 ms until the request was answered" in goal.detail
     assert goal.value == pytest.approx(beyond_ms)
     assert goal.limit == pytest.approx(116.67, abs=0.01)
 
@@ -156,14 +160,17 @@ def test_an_upload_is_judged_by_what_the_matcher_makes_of_it() -> None:
     assert [int(line.split()[1]) for line in shown[1:]] == [160, 320]
 
 
-def test_the_curve_has_a_line_per_margin(tmp_path: Path) -> None:
+def test_the_curve_has_a_line_per_quality_and_one_per_other_margin(tmp_path: Path) -> None:
     points = [
-        upload.Point(m, s, 90, s / 1000, s * 10, 0.7, 0.5, 0.0, 0.0, 0.4, 0) for m in upload.MARGINS for s in (240, 640)
+        upload.Point(margin, side, quality, side / 1000, side * 10, 0.7, 0.5, 0.0, 0.0, 0.4, 0)
+        for margin in upload.MARGINS
+        for side in (240, 640)
+        for quality in upload.QUALITIES
     ]
     path = tmp_path / "upload.svg"
     upload.draw(points, path)
-    drawn = path.read_text()
-    assert all(f"margin {m:g}" in drawn for m in upload.MARGINS) and drawn.count("<polyline") >= len(upload.MARGINS)
+    names = re.findall(r">(margin [0-9.]+, quality \d+)<", path.read_text())
+    assert len(set(names)) == len(names) == len(upload.QUALITIES) + len(upload.MARGINS) - 1
     assert {p["side_px"] for p in upload.as_json(points)} == {240, 640}
 
 

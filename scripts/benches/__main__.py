@@ -37,7 +37,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _cannot(exc.message, exc.hint or "", exc.exit_code)
     machine = {**asdict(before), "load_after": board().load}
     if options.json:
-        print(json.dumps({"machine": machine, "goals": [goal.as_json() for goal in found]}, indent=2))
+        told = {"machine": machine, "goals": [goal.as_json() for goal in found], "upload": options.points}
+        print(json.dumps(told, indent=2))
     else:
         print(f"{before.processor}, {before.cores} cores, ONNX Runtime {before.onnxruntime}, Python {before.python}; "
               f"load {before.load:.1f} before, {machine['load_after']:.1f} after")  # fmt: skip
@@ -63,6 +64,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     for name, least in low.items():
         if getattr(options, name) < least:
             parser.error(f"--{name.replace('_', '-')} must be at least {least}")
+    options.points = None
     options.parts = options.only or (PARTS if options.part == "all" else [options.part])
     return options
 
@@ -85,10 +87,12 @@ def _measure(stage: Stage, options: argparse.Namespace) -> list[Goal]:
 
 
 def _upload(stage: Stage, options: argparse.Namespace) -> list[Goal]:
-    """Asked for alone, the whole curve is shown (on stderr beside JSON)."""
+    """The JSON has the whole curve; asked for alone, the table and the plot are its too."""
     points = upload.measure(stage, _tell)
+    options.points = upload.as_json(points)
     if list(options.parts) == ["upload"]:
-        print("\n".join(upload.lines(points)), file=sys.stderr if options.json else sys.stdout)
+        if not options.json:
+            print("\n".join(upload.lines(points)))
         if options.plot is not None:
             upload.draw(points, options.plot)
             options.plot = None

@@ -26,6 +26,8 @@ class Filmed:
     id: str
     seconds: float
     """From before the request to the event that tells of the capture, which comes after its commit."""
+    answered_s: float
+    """Of it until the request was answered: the camera is open then, and the record stored."""
 
 
 class Sessions:
@@ -40,8 +42,9 @@ class Sessions:
         """Raises TimeoutError; RuntimeError where nothing qualifies."""
         began_s = time.monotonic()
         record = self.client.verify(user, wait_s=0.0)
+        answered_s = time.monotonic() - began_s
         captured_s = self.wait(record.id, {State.CAPTURED})
-        return Filmed(record.id, captured_s - began_s)
+        return Filmed(record.id, captured_s - began_s, answered_s)
 
     def wait(self, verification_id: str, states: set[State]) -> float:
         """When the verification came to one of ``states``."""

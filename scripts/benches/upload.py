@@ -171,14 +171,20 @@ def as_goal(points: Sequence[Point]) -> Goal:
 
 
 def draw(points: Sequence[Point], path: Path) -> None:
-    """The loss of score over the bytes, a curve per margin, at the default quality."""
-    quality = CaptureSection().jpeg_quality
+    """The score over the bytes, through the sizes: a curve per quality at the default margin, one per other margin."""
+    defaults = CaptureSection()
+    ways = [(defaults.margin, quality) for quality in QUALITIES]
+    ways += [(margin, defaults.jpeg_quality) for margin in MARGINS if margin != defaults.margin]
     found = [
-        Curve(f"margin {margin:g}", tuple(sorted((p.median_bytes / 1000.0, p.mean_score) for p in points if (p.margin, p.quality) == (margin, quality))))
-        for margin in MARGINS
-    ]  # fmt: skip
-    curves(f"Mean score of genuine pairs, JPEG quality {quality}, longer side 240 to 640 px", "KB (median upload)",
-           "cosine", found, path).write(path)  # fmt: skip
+        Curve(
+            f"margin {margin:g}, quality {quality}",
+            tuple(sorted((p.median_bytes / 1000.0, p.mean_score) for p in points if (p.margin, p.quality) == way)),
+        )
+        for way in ways
+        for margin, quality in [way]
+    ]
+    title = f"Mean score of genuine pairs; longer side {SIDES_PX[0]} to {SIDES_PX[-1]} px"
+    curves(title, "KB (median upload)", "cosine", found, path).write(path)
 
 
 def as_json(points: Sequence[Point]) -> list[dict[str, Any]]:
