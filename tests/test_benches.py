@@ -98,6 +98,8 @@ def test_growth_is_from_the_second_decile_to_the_last() -> None:
     seconds, memory = [0.5] + [0.01] * 9 + [0.01] * 80 + [0.011] * 10, [10.0] * 10 + [50.0] * 80 + [53.0] * 10
     grown, slower = growth.goals("frames", seconds, [float(v) for v in memory])
     assert (grown.value, grown.met, round(slower.value, 6), slower.met) == (3.0, True, 1.1, False)
+    _, as_slow = growth.goals("frames", seconds, [1.0], control=[0.02] * 90 + [0.022] * 10)
+    assert round(as_slow.value, 6) == 1.0 and "the bare models in between 1.10x" in as_slow.detail
 
 
 def test_what_is_sent_is_the_median_beside_the_whole_picture() -> None:
