@@ -19,6 +19,8 @@ REACH: Final = 2.4
 """Side of a region, in sides of the face's box at least: room to move, and what the network wants to see around a face."""
 MARGIN: Final = 0.25
 """A face that is nearer to the region's edge, in sides of its box, may continue beyond it."""
+MOTION: Final = 0.1
+"""How far a face may move to each side between two frames, in sides of its box, wherever the grid puts the region."""
 WORTH: Final = 0.7
 """A region that is a larger part of the canvas saves too little."""
 
@@ -39,7 +41,8 @@ class Region:
 
 def surroundings(box: Box, canvas: tuple[int, int]) -> Region | None:
     """Of a face's ``box`` on a canvas (width, height), all in canvas px; None where the whole is hardly more."""
-    wanted = REACH * max(box.width, box.height)
+    longest = max(box.width, box.height)
+    wanted = max(REACH * longest, (1 + 2 * (MARGIN + MOTION)) * longest + MULTIPLE_PX)
     side = next((side for side in SIDES_PX if side >= wanted), None)
     if side is None:
         return None

@@ -97,11 +97,12 @@ def _gradient(plane: Plane, sigma_px: float) -> tuple[Plane, Plane]:
 
 def _edges(strength: Plane, aligned: Plane, chosen: NDArray[np.bool_], across: NDArray[np.uint8]) -> _Edges | None:
     """The strongest ridges of ``strength`` among ``chosen``; ``across`` is the neighbourhood across the edge."""
-    ridge = chosen & (strength >= cv2.dilate(strength, across))
-    values = strength[ridge]
-    if values.size < MIN_EDGES:
+    ridge = np.flatnonzero(chosen & (strength >= cv2.dilate(strength, across)))
+    if ridge.size < MIN_EDGES:
         return None
+    values = strength.ravel()[ridge]
     wanted = max(MIN_EDGES, int(STRONGEST_SHARE * values.size))
-    ridge &= strength >= np.partition(values, -wanted)[-wanted]
-    total = float(strength[ridge].sum())
-    return _Edges(float(aligned[ridge].sum()) / total, total / int(ridge.sum())) if total > MIN_EDGES * 0.01 else None
+    strongest = np.flatnonzero(values >= np.partition(values, -wanted)[-wanted])
+    total = float(values[strongest].sum())
+    steepness = float(aligned.ravel()[ridge[strongest]].sum()) / total
+    return _Edges(steepness, total / strongest.size) if total > MIN_EDGES * 0.01 else None
