@@ -33,6 +33,7 @@ from edge_agent.events import EventBus, Subscription
 from edge_agent.forwarder import Forwarder
 from edge_agent.health import Heartbeats
 from edge_agent.links import LinkWatch
+from edge_agent.lookout import Lookout
 from edge_agent.moments import told
 from edge_agent.offline.faces import Faces
 from edge_agent.offline.provisional import Provisional
@@ -135,6 +136,9 @@ class Agent:
             on_change=self._camera_changed,
             beat=self.heartbeats.expect("camera", within_s=CAMERA_TURN_S),
         )
+        self.lookout = Lookout(
+            self.camera, lambda: self.config.camera, clock=self.clock, on_change=self._announcer.motion
+        )
         self._enroller = Enroller(self._studio())
         self._verifications = Verifications(
             self._parts,
@@ -198,6 +202,7 @@ class Agent:
         await self.keeper.bring_up()
         self._tasks.loop("outbox", self.keeper.watch)
         self._tasks.loop("camera", self.camera.watch)
+        self._tasks.loop("lookout", self.lookout.run)
         if isinstance(self.clock, SystemClock) and not self.clock.kernel_tells():
             self._tasks.loop("time service", self._time_service.watch)
         await self._parts.begin_forwarding(service)
@@ -218,6 +223,7 @@ class Agent:
         await self._enroller.end(SessionRefused("cannot enrol: the agent is stopping", code="stopping"))
         await self.aimer.end("stopping")
         await self._tasks.cancel()
+        await self.camera.close()
         self.bus.close()
 
     async def close(self) -> None:

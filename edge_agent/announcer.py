@@ -105,6 +105,10 @@ class Announcer:
         """The terminal's camera, also between verifications: lost, or a step of its recovery, or back."""
         self._publish("camera", _camera_data(status))
 
+    def motion(self, moving: bool) -> None:
+        """Between sessions, where the camera is watched: something begins to move, or all is still."""
+        self._publish("motion", {"state": "moving" if moving else "still"})
+
     def network(self, status: ForwarderStatus) -> None:
         """The service can be used, or not, or forwarding stopped."""
         self._publish("network", {"state": status.network, "code": status.stopped_code})

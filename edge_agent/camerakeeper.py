@@ -1,6 +1,7 @@
 """The agent's hold on the camera: its thread, its recovery ladder, and the last step of that, a new process.
 
-Between sessions the camera is closed. One that was lost is tried again by the ladder until it is back, so that the
+Between sessions the camera is closed, or watched at a low rate where the operator wants that (see lookout). One that
+was lost is tried again by the ladder until it is back, so that the
 terminal is ready again before somebody stands in front of it; one that was never tried is left alone, because nobody
 is filmed without a request.
 
@@ -12,6 +13,7 @@ a failure of the camera like any other, it climbs the ladder, and its exit comes
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
@@ -25,7 +27,7 @@ from edge_agent.config import CameraSection
 from edge_agent.errors import CameraError, EnvironmentFault, report
 from edge_agent.moments import told
 from edge_agent.outbox.clock import Clock
-from edge_agent.types import JsonObject
+from edge_agent.types import Frame, JsonObject
 from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
@@ -38,6 +40,9 @@ PROBE_S = 5.0
 """How often a lost camera is looked after; when it is tried says the ladder."""
 HUNG_S = 30.0
 """Every call of a camera ends within 20 s (see its port): one that has not ended by now hangs."""
+GLANCE_S = 0.05
+"""A glance between sessions takes no longer, so that it delays nobody."""
+CLOSE_S = 5.0
 NO_CAMERA = CameraStatus("none", Step.NONE, 0, None, "camera.source is none", None)
 """The operator wants it so: nothing is missing and nothing is tried. A verification is refused all the same."""
 
@@ -81,6 +86,8 @@ class Camerakeeper:
         self.make_way: Callable[[Purpose], Awaitable[None]] = _nobody
         """Called before every use: whoever has the camera for something less urgent closes it, and then this returns."""
         self._taken = False
+        self._watched: Camera | None = None
+        """Open between sessions, until somebody takes the camera."""
         self._probing: asyncio.Task[None] | None = None
         self._probe_failed = False
         self._said_exit = False
@@ -121,6 +128,9 @@ class Camerakeeper:
     def renew(self, settings: CameraSection) -> None:
         """Use another camera from the next session on; the one that is being filmed keeps the old one."""
         self._doubtful = self.status.state == "lost"
+        if self._watched is not None:
+            self._spawn(self._put_away(self._watched), "close the camera")
+        self._watched = None
         self._recovery = self._made(settings)
         self._said_exit = False
         self._on_change(self.status)
@@ -138,6 +148,11 @@ class Camerakeeper:
         if status.state != "lost":
             return None
         return CameraError(status.detail, code=status.code, hint=status.hint, retryable=True)
+
+    @property
+    def watched(self) -> bool:
+        """True while the camera is open and nobody is filmed."""
+        return self._watched is not None
 
     @property
     def hangs(self) -> bool:
@@ -175,7 +190,7 @@ class Camerakeeper:
     async def _use(self, act: Callable[[], T], *, keep: bool) -> T:
         if self.hangs and (fault := self.fault) is not None:
             raise fault
-        recovery, kept, self._taken = self._recovery, False, True
+        recovery, kept, self._taken, self._watched = self._recovery, False, True, None
         try:
             async with asyncio.timeout(HUNG_S):
                 await self._after_probe()
@@ -200,12 +215,15 @@ class Camerakeeper:
 
     async def release(self, camera: Camera) -> None:
         """Close the camera of a session. Never raises, and ends also when the driver hangs."""
+        await self._put_away(camera)
+        self._taken = False
+
+    async def _put_away(self, camera: Camera) -> None:
         try:
             async with asyncio.timeout(HUNG_S):
                 await self._worker.run(camera.close)
         except Exception as exc:  # a driver's whim must not leave the terminal busy for ever
             report(log, exc, "cannot close the camera")
-        self._taken = False
 
     # -- between sessions -------------------------------------------------------------------------------------------
 
@@ -224,6 +242,58 @@ class Camerakeeper:
             self._probing = self._spawn(self._probe(), "probe the camera")
             await asyncio.wait({self._probing}, timeout=PROBE_S)
         await self._end_if_advised()
+
+    async def glance(self, fps: float) -> Frame | None:
+        """The newest picture, if nobody has the camera: it is opened, and stays open until somebody takes it.
+
+        About ``fps`` pictures per second are enough. None: somebody has it, it is lost (and looked after by the
+        ladder), nobody wants one, or it has nothing new. Not for two callers at a time.
+        """
+        if self._taken or not self._wanted or self.status.state == "lost" or self._probing is not None:
+            return None
+        if self._watched is None:
+            self._probing = self._spawn(self._begin_watch(fps), "watch the camera")
+            await asyncio.wait({self._probing})
+            return None
+        watched = self._watched
+        try:
+            frame = await self._worker.run(watched.read, GLANCE_S)
+        except CameraError as exc:
+            if exc.code != "camera_stalled":
+                await self._end_watch(watched, exc)
+            return None
+        return frame if watched is self._watched else None
+
+    async def _begin_watch(self, fps: float) -> None:
+        """Whoever comes meanwhile waits for it, as for a probe, and finds an open camera."""
+        recovery, self._probe_failed = self._recovery, False
+        try:
+            camera = await self._worker.run(recovery.watch, fps)
+        except CameraError as exc:
+            self._probe_failed = recovery is self._recovery
+            log.info("the camera cannot be watched: %s", exc.message)
+            return
+        finally:
+            self._probing = None
+        if recovery is not self._recovery:
+            await self._put_away(camera)
+        elif not self._taken:
+            self._watched = camera
+
+    async def _end_watch(self, watched: Camera, why: CameraError) -> None:
+        """The ladder looks after it from here on, unless somebody took it meanwhile and does so himself."""
+        log.info("the camera is watched no longer: %s", why.message)
+        if watched is self._watched:
+            self._watched = None
+            await self._put_away(watched)
+
+    async def close(self) -> None:
+        """At the end: nobody is filmed or watched any more. Ends also when the driver hangs."""
+        self._watched = None
+        if self._recovery.source is not None and not self.hangs:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(CLOSE_S):
+                    await self._worker.run(self._recovery.put_away)
 
     def _probe_due(self) -> bool:
         if self._taken or not self._wanted or self._probing is not None:

@@ -234,6 +234,12 @@ class CameraSection(Section):
     )
     fps: float = Field(15.0, gt=0, le=120, description="frames per second to ask for")
     rotate: Literal[0, 90, 180, 270] = Field(0, description="degrees clockwise, for cameras mounted on their side")
+    between_sessions: Literal["closed", "watch"] = Field(
+        "closed",
+        description="watch keeps the camera open, so that a session begins at once and a dead camera is known before; "
+        "nothing is detected, stored or sent, but people are in view without a request",
+    )
+    watch_fps: float = Field(5.0, ge=1, le=30, description="pictures per second that are looked at while it is watched")
     stale_after_s: float = Field(
         1.0, gt=0, le=3600, description="a frame older than this is never judged: it may show somebody else"
     )
@@ -405,7 +411,7 @@ class EnrolmentSection(Section):
 class CaptureSection(Section):
     """The picture that is uploaded."""
 
-    jpeg_quality: int = Field(90, ge=50, le=100)
+    jpeg_quality: int = Field(80, ge=50, le=100, description="chosen by measurement: docs/performance.md")
     max_side_px: int = Field(640, ge=160, le=4096, description="px; a larger crop is scaled down")
     margin: float = Field(0.5, ge=0, le=3, description="space around the face box, in box widths/heights")
 

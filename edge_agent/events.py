@@ -40,7 +40,7 @@ class Event:
     seq: int
     at: datetime
     kind: str
-    """state, hint, camera, aim, network, storage, configuration, dropped; the fields of each: api/wire_events.py."""
+    """state, hint, camera, motion, aim, network, storage, configuration, dropped; the fields of each: api/wire_events.py."""
     verification_id: str | None
     data: JsonObject
     approved_until_s: float | None = None

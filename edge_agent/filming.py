@@ -207,7 +207,8 @@ class Filming:
 
     async def _judge(self, frame: Frame) -> Outcome | None:
         try:
-            assessment = await self._inference_worker.run(self._screener.screen, frame)
+            whole = self._framing.may_decide(frame.captured_at_s)
+            assessment = await self._inference_worker.run(self._screener.screen, frame, whole=whole)
         except ModelError as exc:
             self._inference_errors += 1
             log.warning("cannot judge a frame: %s", exc.message)

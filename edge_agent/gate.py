@@ -50,7 +50,8 @@ def check_frame(
 ) -> tuple[Check, ...]:
     """Every check but liveness, most severe first.
 
-    ``motion_ied_per_s`` is None for a still or the first frame of a track: not assessed.
+    ``motion_ied_per_s`` is None for a still or the first frame of a track: not assessed. Nor is a second face where only
+    the surroundings of the first were looked at.
     """
     face = measurement.face
     score = face.score if face is not None else 0.0
@@ -59,7 +60,7 @@ def check_frame(
     if quality is None:
         failed = Check(GateCode.NO_FACE, "face_score", score, limits.min_face_score, passed=False, unit="probability")
         return (failed, *(rule.check() for rule in _rules(None, limits, motion=None, second=None)))
-    second = second_face_ratio(measurement, limits)
+    second = second_face_ratio(measurement, limits) if measurement.whole else None
     return (presence, *(rule.check() for rule in _rules(quality, limits, motion=motion_ied_per_s, second=second)))
 
 

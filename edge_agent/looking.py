@@ -128,7 +128,7 @@ class Looking:
         if self._screener is None:
             return None, self._no_vision
         try:
-            return self._screener.screen(frame), None
+            return self._screener.screen(frame, whole=True), None  # nothing of the picture may go unassessed here
         except ModelError as exc:
             return None, exc
 

@@ -8,7 +8,9 @@ The rules (DESIGN "Gate"):
   model denies for all: their scores are never mixed), and the latest of them passes itself, so that nobody qualifies
   while a photo is being shown;
 - the window opens with the first frame that passed everything and closes at the later of ``capture_window_s`` and
-  k assessed frames; then the best shot is the one of highest quality among those that passed everything.
+  k assessed frames; then the best shot is the one of highest quality among those that passed everything;
+- of the frames of which only the face's surroundings were looked at none is the best shot or the latest: both are known
+  to show one person, and so is everything between two whole looks that are no further apart than ``tracking`` says.
 """
 
 from __future__ import annotations
@@ -41,6 +43,7 @@ class _Vote:
     at_s: float
     scores: tuple[LivenessScore, ...]
     passed: bool
+    whole: bool
     quality: float
     shot: Assessment | None
     """The assessment with its picture, while this can still become the best shot."""
@@ -64,6 +67,11 @@ class BestShotVote:
         """How many frames of the present track have voted."""
         return len(self._votes)
 
+    def may_decide(self, at_s: float) -> bool:
+        """Whether a frame taken at monotonic ``at_s`` can be the last that is needed, so that its whole is looked at."""
+        opened_at_s = at_s if self._opened_at_s is None else self._opened_at_s
+        return at_s - opened_at_s >= self._window_s and len(self._votes) + 1 >= self._k
+
     def add(self, assessment: Assessment) -> BestShot | None:
         """Count one frame. Returns the best shot as soon as there is one."""
         if assessment.frame.captured_at_s <= self._started_at_s:
@@ -86,15 +94,16 @@ class BestShotVote:
         self._opened_at_s = None
 
     def _append(self, assessment: Assessment) -> None:
-        passed = assessment.accepted
-        if passed:
+        passed, whole = assessment.accepted, assessment.measurement.whole
+        if passed and whole:
             self._drop_pictures_not_better_than(assessment.quality_score)
         vote = _Vote(
             at_s=assessment.frame.captured_at_s,
             scores=assessment.liveness,
             passed=passed,
+            whole=whole,
             quality=assessment.quality_score,
-            shot=assessment if passed else None,
+            shot=assessment if passed and whole else None,
         )
         self._votes.append(vote)
         if passed and self._opened_at_s is None:
@@ -110,7 +119,7 @@ class BestShotVote:
         votes = self._votes
         if self._opened_at_s is None or now_s - self._opened_at_s < self._window_s:
             return None
-        if len(votes) < self._k or not votes[-1].passed:
+        if len(votes) < self._k or not (votes[-1].passed and votes[-1].whole):
             return None
         voting = votes[-self._most :]
         fused = fuse([v.scores for v in voting])
@@ -194,6 +203,10 @@ class Framing:
     def hint(self) -> GateCode | None:
         shown = self._hints.shown
         return shown.code if shown else None
+
+    def may_decide(self, at_s: float) -> bool:
+        """See BestShotVote.may_decide."""
+        return self._vote.may_decide(at_s)
 
     def add(self, assessment: Assessment) -> tuple[BestShot | None, Hint | None]:
         """Returns the best shot, if there is one now, and the hint, if it has just changed."""

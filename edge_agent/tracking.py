@@ -8,7 +8,7 @@ track, and with it a new vote (see session.py): that is what stops a swap betwee
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import hypot
+from math import hypot, inf
 
 from edge_agent.config import GateSection
 from edge_agent.gate import second_face_ratio
@@ -16,6 +16,8 @@ from edge_agent.types import Face, Measurement
 
 MAX_SCALE_STEP = 1.4
 """A face does not grow or shrink by more between two frames of one track."""
+WHOLE_EVERY_S = 0.3
+"""Somebody who steps in beside the face that is followed is seen by the first frame this long after the last whole look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +28,27 @@ class TrackStep:
     """Counts up from 1; 0 while there is no single face to follow."""
     motion_ied_per_s: float | None
     """Movement since the frame before, inter-eye distances per second; None for the first of a track."""
+
+
+class Attention:
+    """Where to look first in the next frame: at the face that is followed, with a look at the whole often enough.
+
+    Not thread-safe; one per session.
+    """
+
+    def __init__(self) -> None:
+        self._face: Face | None = None
+        self._whole_at_s = -inf
+
+    def near(self, at_s: float) -> Face | None:
+        """The face whose surroundings are enough for a frame taken at monotonic ``at_s``; None: look at the whole."""
+        return self._face if 0 <= at_s - self._whole_at_s < WHOLE_EVERY_S else None
+
+    def note(self, measurement: Measurement, step: TrackStep, at_s: float) -> None:
+        """What came of the look at a frame."""
+        self._face = measurement.face if step.track_id > 0 else None
+        if measurement.whole:
+            self._whole_at_s = at_s
 
 
 @dataclass(frozen=True, slots=True)

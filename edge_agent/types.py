@@ -247,6 +247,8 @@ class Measurement:
     """Equal for equal pictures: notices a camera that repeats its last frame."""
     timings_ms: Mapping[str, float] = field(default_factory=dict)
     """What ``detect`` and ``quality`` took."""
+    whole: bool = True
+    """False: only the surroundings of the face were looked at; who stands elsewhere is not among ``faces``."""
 
     @property
     def face(self) -> Face | None:

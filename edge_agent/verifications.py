@@ -188,13 +188,17 @@ class Verifications:
         try:
             outcome = await self._filming(session, record).run()
         except asyncio.CancelledError:
+            await self._camera.release(session.camera)
             raise
         except Exception as exc:  # the top of a task: the session must end in the store too
             report(log, exc, f"filming {session.id} ended unexpectedly")
             outcome = Lost(AgentError.code, type(exc).__name__)
-        finally:
-            await self._camera.release(session.camera)
-        await self._conclude(session, record, outcome)
+        closing = self._tasks.spawn(self._camera.release(session.camera), "close the camera")
+        if not isinstance(
+            outcome, Captured
+        ):  # a capture is made durable meanwhile: a driver may need a second to close
+            await closing
+        await self._conclude(session, record, outcome, closing)
 
     def _filming(self, session: _Session, record: VerificationRecord) -> Filming:
         def hint(code: GateCode | None) -> None:
@@ -237,8 +241,13 @@ class Verifications:
 
     # -- conclude -------------------------------------------------------------------------------------------------
 
-    async def _conclude(self, session: _Session, record: VerificationRecord, outcome: Outcome) -> None:
-        """Commit what filming found. A cancellation that came first wins (compare-and-set in the store)."""
+    async def _conclude(
+        self, session: _Session, record: VerificationRecord, outcome: Outcome, closing: asyncio.Task[None]
+    ) -> None:
+        """Commit what filming found. A cancellation that came first wins (compare-and-set in the store).
+
+        None other begins before the camera is closed.
+        """
         try:
             await self._commit(record, outcome)
         except StateConflict as exc:
@@ -253,6 +262,7 @@ class Verifications:
                 await self._keeper.run(Store.fail, record.id, code, detail)
             return
         finally:
+            await asyncio.wait({closing})
             self._ended(session)
         if isinstance(outcome, Captured):
             session.forwarder.hold()

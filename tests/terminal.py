@@ -75,6 +75,8 @@ class NoiseCamera(Camera):
         return 1280, 720
 
     def open(self) -> None:
+        if self.is_open:
+            return
         if self.cannot_open:
             raise CameraError("cannot open noise: unplugged")
         self.opened += 1

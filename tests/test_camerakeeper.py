@@ -41,8 +41,14 @@ class Plug(Camera):
         self.stuck.set()
         self.tried = 0
         self.is_open = False
+        self.eased: float | None = None
+
+    def ease(self, fps: float | None) -> None:
+        self.eased = fps
 
     def open(self) -> None:
+        if self.is_open:
+            return
         self.tried += 1
         self.calling.set()
         self.stuck.wait(10)
@@ -412,5 +418,162 @@ def test_another_camera_in_the_place_of_a_lost_one_is_looked_at_at_once_and_the_
         await keeper.turn()
         assert keeper.status.state == "ok"
         assert keeper.describe()["steps_taken"] == taken, "they count on"
+
+    bench(scenario)
+
+
+# -- watched between sessions -------------------------------------------------------------------------------------------
+
+STALL = CameraError("cannot read in time", code="camera_stalled")
+
+
+async def watched(keeper: Camerakeeper) -> None:
+    """Until the camera is watched."""
+    assert await keeper.glance(5.0) is None
+    assert is_watched(keeper)
+
+
+def is_watched(keeper: Camerakeeper) -> bool:
+    return keeper.watched
+
+
+def test_a_watched_camera_stays_open_at_ease_and_a_session_has_it_without_opening_it_again(bench: Bench) -> None:
+    async def scenario(keeper: Camerakeeper) -> None:
+        await watched(keeper)
+        frame = await keeper.glance(5.0)
+        assert frame is not None and frame.image is PICTURE
+        assert (bench.plug.tried, bench.plug.eased, keeper.status.state) == (1, 5.0, "ok")
+        camera = await keeper.open()
+        assert (is_watched(keeper), bench.plug.tried, bench.plug.eased) == (False, 1, None)
+        assert await keeper.glance(5.0) is None, "nobody else looks through the camera of a session"
+        assert camera.read(1).image is PICTURE
+        await keeper.release(camera)
+        assert (bench.plug.is_open, bench.plug.tried) == (False, 1)
+        await watched(keeper)
+        assert (bench.plug.is_open, bench.plug.tried) == (True, 2)
+        await keeper.close()
+        assert not bench.plug.is_open
+
+    bench(scenario)
+
+
+def test_a_session_that_begins_while_the_watch_opens_the_camera_waits_for_that_and_has_it(bench: Bench) -> None:
+    async def scenario(keeper: Camerakeeper) -> None:
+        bench.plug.stuck.clear()
+        glance = asyncio.create_task(keeper.glance(5.0))
+        await asyncio.to_thread(bench.plug.calling.wait, 10)
+        session = asyncio.create_task(keeper.open())
+        await asyncio.sleep(0)
+        bench.plug.stuck.set()
+        camera = await session
+        assert (await glance, is_watched(keeper), bench.plug.tried, bench.plug.eased) == (None, False, 1, None)
+        await keeper.release(camera)
+        assert not bench.plug.is_open
+
+    bench(scenario)
+
+
+@pytest.mark.parametrize("examined", [False, True])
+def test_a_glance_that_is_under_way_when_somebody_takes_the_camera_ends_first_and_comes_to_nothing(
+    bench: Bench, examined: bool
+) -> None:
+    async def scenario(keeper: Camerakeeper) -> None:
+        await watched(keeper)
+        order = list[str]()
+        reading, go_on = threading.Event(), threading.Event()
+        read, ease = bench.plug.read, bench.plug.ease
+
+        def slow(timeout_s: float) -> Frame:
+            reading.set()
+            go_on.wait(10)
+            order.append("glance")
+            return read(timeout_s)
+
+        bench.plug.read = slow  # type: ignore[method-assign]
+
+        def eased(fps: float | None) -> None:
+            order.append("session")
+            ease(fps)
+
+        bench.plug.ease = eased  # type: ignore[method-assign]
+        glance = asyncio.create_task(keeper.glance(5.0))
+        await asyncio.to_thread(reading.wait, 10)
+        taking = asyncio.create_task(keeper.examine() if examined else keeper.open())
+        await asyncio.sleep(0)
+        go_on.set()
+        camera = await taking
+        assert (await glance, order, keeper.fault) == (None, ["glance", "session"], None)
+        assert bench.plug.is_open is not examined
+        if camera is not None:
+            await keeper.release(camera)
+
+    bench(scenario)
+
+
+def test_a_watched_camera_that_dies_is_known_before_anybody_comes_and_is_watched_again_when_it_is_back(
+    bench: Bench,
+) -> None:
+    async def scenario(keeper: Camerakeeper) -> None:
+        await watched(keeper)
+        bench.plug.error = STALL
+        assert await keeper.glance(5.0) is None
+        assert (is_watched(keeper), keeper.fault) == (True, None), "a picture that is late is no loss"
+        bench.plug.error = GONE
+        assert await keeper.glance(5.0) is None
+        assert (is_watched(keeper), bench.plug.is_open) == (False, False)
+        assert keeper.fault is not None and keeper.fault.message == GONE.message
+        tried = bench.plug.tried
+        assert await keeper.glance(5.0) is None
+        assert bench.plug.tried == tried, "when a lost camera is tried says the ladder"
+        bench.plug.error = None
+        await bench.turns(keeper, 10)
+        assert keeper.describe()["state"] == "ok"
+        await watched(keeper)
+        assert await keeper.glance(5.0) is not None
+
+    bench(scenario)
+
+
+def test_a_session_after_a_watch_that_lost_the_camera_opens_it_anew(bench: Bench) -> None:
+    """The watch had no time to close it: what is broken stays broken until then."""
+
+    async def scenario(keeper: Camerakeeper) -> None:
+        await watched(keeper)
+        bench.plug.error = GONE
+        glance = asyncio.create_task(keeper.glance(5.0))
+        await asyncio.sleep(0)
+        bench.plug.error = None
+        keeper._recovery.note_failure(GONE)
+        camera = await keeper.open()
+        assert (bench.plug.tried, bench.plug.is_open) == (2, True)
+        await glance
+        assert bench.plug.is_open
+        await keeper.release(camera)
+
+    bench(scenario)
+
+
+def test_a_camera_that_cannot_be_opened_for_watching_is_a_fault_and_nobody_waits_twice(bench: Bench) -> None:
+    async def scenario(keeper: Camerakeeper) -> None:
+        bench.plug.error = GONE
+        assert await keeper.glance(5.0) is None
+        assert (is_watched(keeper), bench.plug.tried) == (False, 1)
+        assert keeper.fault is not None
+
+    bench(scenario)
+
+
+def test_another_camera_is_watched_after_a_change_and_the_old_one_is_closed(bench: Bench) -> None:
+    async def scenario(keeper: Camerakeeper) -> None:
+        await watched(keeper)
+        old, bench.plug = bench.plug, Plug(bench.clock)
+        keeper.renew(USB.model_copy(update={"device": "/dev/video7"}))
+        assert not is_watched(keeper)
+        await watched(keeper)
+        assert (old.is_open, bench.plug.is_open) == (False, True)
+        keeper.renew(CameraSection(source="none"))
+        assert await keeper.glance(5.0) is None
+        await keeper._worker.run(lambda: None)  # behind whoever closes it
+        assert not bench.plug.is_open
 
     bench(scenario)

@@ -29,7 +29,7 @@ CASES: list[tuple[dict[str, Any], set[Part], tuple[str, ...]]] = [
     ({"session": {"search_timeout_s": 30}}, {Part.SESSION}, ()),
     ({"session": {"result_valid_s": 60}}, {Part.VALIDITY}, ()),
     ({"session": {"max_failures": 3}}, {Part.LIMITS}, ()),
-    ({"capture": {"jpeg_quality": 80}}, {Part.SESSION}, ()),
+    ({"capture": {"jpeg_quality": 70}}, {Part.SESSION}, ()),
     ({"enrolment": {"max_yaw_deg": 8}}, {Part.SESSION}, ()),
     ({"camera": {"device": "/dev/video2"}}, {Part.CAMERA}, ()),
     ({"camera": {"size": [640, 480]}}, {Part.CAMERA}, ()),

@@ -63,7 +63,7 @@ async def status(call: Call) -> Response:
         pack=agent.config.models.pack,
         frames=dict(agent.frames),
         first_frame_after_s=agent.first_frame_after_s,
-        camera=CameraBody.model_validate(agent.camera.describe()),
+        camera=CameraBody.model_validate({**agent.camera.describe(), **agent.lookout.describe()}),
         network=_network(agent),
         queue=queue,
         storage=storage,

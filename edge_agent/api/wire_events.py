@@ -120,6 +120,12 @@ class AimEvent(EventBody):
     )
 
 
+class MotionEvent(EventBody):
+    """Between sessions something begins to move before a camera that is watched, or nothing has for some seconds."""
+
+    state: Literal["moving", "still"]
+
+
 class NetworkEvent(EventBody):
     """CypherFace can be used, or not, or forwarding stopped."""
 
@@ -165,6 +171,7 @@ EVENTS: dict[str, type[EventBody]] = {
     "camera": CameraEvent,
     "enrolment": EnrolmentEvent,
     "aim": AimEvent,
+    "motion": MotionEvent,
     "network": NetworkEvent,
     "storage": StorageEvent,
     "configuration": ConfigurationEvent,

@@ -118,6 +118,10 @@ class CameraBody(BaseModel):
     detail: str
     hint: str | None
     steps_taken: dict[str, int]
+    watched: bool = False
+    """It is open although nobody is filmed (camera.between_sessions)."""
+    still_s: float | None = None
+    """While it is watched: for how long nothing has moved before it, 0 = something moves."""
 
 
 class AccessBody(BaseModel):

@@ -62,7 +62,7 @@ def measure(
     turns = min(_MOST_TURNS, max(1, rows // _FEWEST_A_TURN))
     share = rows // turns
     names = [user(number) for number in range(users)]
-    asyncio.run(_enrol(settings, names))
+    asyncio.run(enrol(settings, names))
     speeds: list[tuple[float, float, float]] = []
     for turn in range(turns):
         tell(f"draining {share} captures, turn {turn + 1} of {turns}")
@@ -77,7 +77,7 @@ def measure(
     return Drain(share * turns, users, turns, *medians)
 
 
-async def _enrol(settings: CypherFaceSection, names: list[str]) -> None:
+async def enrol(settings: CypherFaceSection, names: list[str]) -> None:
     """Every user needs a source picture before anything can be matched with it."""
     async with CypherFaceClient(settings) as client:
         for name in names:

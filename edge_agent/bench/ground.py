@@ -47,7 +47,7 @@ def own_folder(parent: Path) -> Iterator[Path]:
 
 def machine(folder: Path) -> Machine:
     return Machine(
-        processor=_processor(),
+        processor=processor(),
         cores=os.cpu_count() or 1,
         python=platform.python_version(),
         sqlite=sqlite3.sqlite_version,
@@ -69,13 +69,13 @@ def sync_cost(folder: Path, syncs: int = _SYNCS) -> Spread:
         os.close(fd)
 
 
-def resident_mb() -> float:
-    """Memory of this process that is in RAM now, MB of 10^6 bytes."""
+def resident_mb(key: str = "VmRSS") -> float:
+    """Memory of this process that is in RAM now (``VmHWM``: the most that was), MB of 10^6 bytes."""
     lines = dict(line.split(":", 1) for line in _STATUS.read_text(encoding="ascii", errors="replace").splitlines())
-    return int(lines["VmRSS"].split()[0]) * 1024 / 1e6
+    return int(lines[key].split()[0]) * 1024 / 1e6
 
 
-def _processor() -> str:
+def processor() -> str:
     info = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
     names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith(("model name", "Model"))]
     return names[-1] if names else platform.machine()

@@ -135,6 +135,10 @@ class PipedCamera(Camera):
         self._note_size(frame.image)
         return Frame(upright(frame.image, self._rotate), frame.captured_at_s, frame.index)
 
+    def ease(self, fps: float | None) -> None:
+        if self._reader is not None:
+            self._reader.ease(fps)
+
     def close(self) -> None:
         if self._reader is not None:
             self._reader.stop()
@@ -155,7 +159,10 @@ class _Reader:
 
     def __init__(self, feed: Feed, clock: Clock, *, first_s: float, next_s: float, pause_s: float) -> None:
         self._feed, self._clock, self._first_s, self._next_s, self._pause_s = feed, clock, first_s, next_s, pause_s
-        self._stopping = threading.Event()
+        self._stopping, self._awake = threading.Event(), threading.Event()
+        self._eased_s: float | None = None
+        """The time of a picture while few are enough; the process waits meanwhile, with a picture that grows old."""
+        self._aged = False
         self._last_s = -math.inf
         self._count = -1
         self.newest = Newest(feed.description)
@@ -165,9 +172,15 @@ class _Reader:
         self._thread = threading.Thread(target=self._run, name=feed.description, daemon=True)
         self._thread.start()
 
+    def ease(self, fps: float | None) -> None:
+        self._aged |= self._eased_s is not None
+        self._eased_s = None if fps is None else 1 / fps
+        self._awake.set()
+
     def stop(self) -> None:
         """End process and thread; waits a few seconds at most."""
         self._stopping.set()
+        self._awake.set()
         self._thread.join()
 
     def _run(self) -> None:
@@ -199,19 +212,29 @@ class _Reader:
             self._pipe.begin(limit_s)
             picture = self._feed.picture(self._pipe)
             limit_s = self._next_s
-            if self._pipe.paused:
+            if self._pipe.paused or self._aged:
                 self._pass_over_old_pictures()
                 continue
             self._publish(picture)
-            # a source that floods is held back here: it blocks, or drops, and the processor is left to the models
-            if time.monotonic() - began_s < self._pause_s:
-                self._stopping.wait(self._pause_s)
+            self._rest(time.monotonic() - began_s)
+
+    def _rest(self, spent_s: float) -> None:
+        """A source that floods is held back here: it blocks, or drops, and the processor is left to the models."""
+        self._awake.clear()
+        eased_s = self._eased_s
+        if eased_s is not None and not self._stopping.is_set():
+            self._awake.wait(max(0.0, eased_s - spent_s))
+        elif spent_s < self._pause_s:
+            self._stopping.wait(self._pause_s)
 
     def _pass_over_old_pictures(self) -> None:
         """After a pause of ours one picture was half in the pipe and one waited behind it: neither is news."""
-        log.info(
-            "%s: this process did not run for a while; the pictures of that time are dropped", self._feed.description
-        )
+        if self._pipe.paused:
+            log.info(
+                "%s: this process did not run for a while; the pictures of that time are dropped",
+                self._feed.description,
+            )
+        self._aged = False
         self._pipe.begin(self._next_s)
         self._feed.picture(self._pipe)
         self._pipe.paused = False

@@ -76,6 +76,14 @@ class Camera(Protocol):
         """
         ...
 
+    def ease(self, fps: float | None) -> None:
+        """From now on about ``fps`` frames per second are enough, so spare the processor; None: all of them again.
+
+        What could be older than it says is thrown away with None: the next frame is taken after that. A camera that
+        cannot do with less ignores it, as this does. Opening it means all of them.
+        """
+        del fps
+
     def close(self) -> None:
         """Stop the source and free the device. Does nothing when it is closed; never raises."""
         ...

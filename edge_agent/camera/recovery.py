@@ -68,6 +68,8 @@ class CameraRecovery:
     ) -> None:
         self._make, self._ladder, self._on_change, self._clock = make, ladder, on_change, clock
         self._source: Camera | None = None
+        self._watched = False
+        """It is open between sessions."""
         self.status = CameraStatus("unknown", Step.NONE, 0, None, "", None)
         self.steps_taken: Counter[Step] = Counter()
         """Of the ladder; for metrics."""
@@ -148,9 +150,14 @@ class CameraRecovery:
         if step is Step.RESPAWN and self._source is not None:
             self._source.close()
             self._source = None
+        elif step is Step.REOPEN and self._watched and self._source is not None:
+            self._source.close()  # a session closes what failed it, the watch had no time to
         if self._source is None:
             self._source = self._make()
         self._source.open()
+        if self._watched:
+            self._source.ease(None)
+        self._watched = False
 
     def _refuse_before(self, advice: Advice) -> None:
         left_s = advice.not_before_s - self._clock()
@@ -175,10 +182,19 @@ class CameraRecovery:
         step = self._ladder.advice(now_s, in_session=True).step
         self._change(CameraStatus("lost", step, self._ladder.failures, error.code, error.message, error.hint))
 
+    def watch(self, fps: float) -> Camera:
+        """Between sessions: an open camera that few pictures are wanted of. Raises CameraError."""
+        camera = self.open()
+        if self._source is not None:
+            self._source.ease(fps)
+        self._watched = True
+        return camera
+
     def put_away(self) -> None:
         """Close the source; one that was delivering is well."""
         if self._source is not None:
             self._source.close()
+        self._watched = False
         self._ladder.rested()
         self._refresh()
 

@@ -72,6 +72,7 @@ class ReplayCamera(Camera):
         self._index = -1
         self._number = -1
         self._started_s = 0.0
+        self._easy = False
 
     @property
     def description(self) -> str:
@@ -85,7 +86,11 @@ class ReplayCamera(Camera):
         if self._open:
             return
         self._load(_signature(self._path))
-        self._open, self._index = True, -1
+        self._open, self._index, self._easy = True, -1, False
+
+    def ease(self, fps: float | None) -> None:
+        """At ease it goes on only while it is read: passing over a clip's frames would cost as much as showing them."""
+        self._easy = fps is not None
 
     def close(self) -> None:
         self._unload()
@@ -123,7 +128,7 @@ class ReplayCamera(Camera):
 
     def _pause(self, missed: int, fps: float) -> int:
         """How many of the frames that fell due unseen are put off, so that skipping stays quick."""
-        put_off = max(0, missed - math.ceil(_LONGEST_SKIP_S * fps))
+        put_off = max(0, missed if self._easy else missed - math.ceil(_LONGEST_SKIP_S * fps))
         self._started_s += put_off / fps
         return put_off
 

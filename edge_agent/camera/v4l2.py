@@ -96,6 +96,10 @@ class V4l2Camera(Camera):
         self._note_size(frame.image)
         return Frame(upright(checked(frame.image, self.description), self._rotate), frame.captured_at_s, frame.index)
 
+    def ease(self, fps: float | None) -> None:
+        if self._grabber is not None:
+            self._grabber.gap_s = 0.0 if fps is None else 1 / fps
+
     def close(self) -> None:
         if self._grabber is not None:
             self._grabber.stop(self._close_timeout_s)
@@ -138,6 +142,8 @@ class _Grabber:
         self.newest = Newest(f"camera {device}")
         self._guard = FrameGuard(f"camera {device}")
         self._stopping = False
+        self.gap_s = 0.0
+        """Between two pictures that are decoded; the driver's queue is emptied all the same, so that it never ages."""
         self._thread = threading.Thread(target=self._run, name=f"camera {device}", daemon=True)
         self._thread.start()
 
@@ -163,10 +169,14 @@ class _Grabber:
     def _grab(self, capture: Any) -> None:
         """Keep the newest picture until told to stop. Raises CameraError when the device is gone or frozen."""
         index = failures = 0
+        taken_s = -math.inf
         while not self._stopping:
-            found, image = capture.read()
+            spared = self._clock() - taken_s < self.gap_s
+            found, image = (capture.grab(), None) if spared else capture.read()
             if found:
-                self._take(image, index)
+                if not spared:
+                    self._take(image, index)
+                    taken_s = self._clock()
                 index, failures = index + 1, 0
                 continue
             failures += 1

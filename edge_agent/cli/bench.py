@@ -12,11 +12,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from edge_agent.cli.options import DEFAULT_CONFIG, load_config
-from edge_agent.errors import AgentError
+from edge_agent.cli.options import DEFAULT_CONFIG, load_config, models_dir_option
+from edge_agent.config import Config, ModelsSection
+from edge_agent.errors import AgentError, EnvironmentFault, ModelError
 
 if TYPE_CHECKING:
     from edge_agent.bench.outbox import Report
+    from edge_agent.bench.watched import WatchedPipeline
+    from edge_agent.types import Image
 
 
 @click.group()
@@ -54,13 +57,112 @@ def outbox(
         click.echo(line)
 
 
+@bench.command()
+@click.option("--pack", help="Model pack.  [default: the configuration's, or open]")
+@models_dir_option
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="A sharp portrait; default: the demo's, which comes from the package index.",
+)
+@click.option("--frames", type=click.IntRange(10, 100_000), default=100, show_default=True, help="Screen so many.")
+@click.option("--threads", type=click.IntRange(0, 64), default=0, help="Per model.  [default: as the daemon does]")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.option(
+    "--plot", type=click.Path(path_type=Path, dir_okay=False), help="Draw the bars to this file (.svg or .png)."
+)
+def pipeline(
+    pack: str | None,
+    models_dir: Path | None,
+    picture: Path | None,
+    frames: int,
+    threads: int,
+    as_json: bool,
+    plot: Path | None,
+) -> None:
+    """Screening: every stage beside its models, new and followed faces, resolutions, start-up and memory."""
+    from edge_agent.bench.charts import check_plot, pipeline_bars
+    from edge_agent.bench.ground import own_folder
+    from edge_agent.bench.lines import lines
+    from edge_agent.bench.pipeline import Plan, measure
+    from edge_agent.bench.start import start_once
+    from edge_agent.vision.runtime import DEFAULT_THREADS
+
+    check_plot(plot)
+    models = _models(pack, models_dir, threads)
+    opened = _open_watched(models)
+    person = _picture(picture)
+    with own_folder(Path(tempfile.gettempdir())) as scratch:
+        report = measure(
+            scratch,
+            opened,
+            person,
+            Plan(frames=frames),
+            start=lambda file: start_once(models, file),
+            threads=models.threads or DEFAULT_THREADS,
+            tell=lambda text: click.echo(f"{text} …", err=True),
+        )
+    if plot is not None:
+        pipeline_bars(report, plot).write(plot)
+        click.echo(f"drawn: {plot}", err=True)
+    for line in [json.dumps(report.as_json(), allow_nan=False)] if as_json else lines(report):
+        click.echo(line)
+
+
+def _models(pack: str | None, models_dir: Path | None, threads: int) -> ModelsSection:
+    """The options' before the configuration's before the defaults."""
+    from edge_agent.packs.folder import default_models_dir
+
+    config = _config_here()
+    settings = config.models if config else ModelsSection(dir=default_models_dir())
+    given = {"pack": pack, "dir": models_dir, "threads": threads or None}
+    return settings.model_copy(update={name: value for name, value in given.items() if value is not None})
+
+
+def _open_watched(models: ModelsSection) -> WatchedPipeline:
+    """Raises ModelError whose hint is the command that mends it for these very options."""
+    from edge_agent.bench.watched import WatchedPipeline
+    from edge_agent.cli.opening import name_the_remedy
+    from edge_agent.packs.manifest import load_pack
+
+    try:
+        return WatchedPipeline(load_pack(models.pack), models)
+    except ModelError as exc:
+        name_the_remedy(exc, models.pack, models.dir)
+        raise
+
+
+def _picture(file: Path | None) -> Image:
+    """Of one person. Raises InputError for a file that is none, EnvironmentFault where the demo's cannot be had."""
+    if file is not None:
+        from edge_agent.picture import read_picture
+
+        return read_picture(file)
+    from edge_agent.cli.demo import cache_folder
+    from edge_agent.cli.models import terminal_progress
+    from edge_agent.demo.pictures import fetch_people
+
+    try:
+        return fetch_people(cache_folder() / "pictures", terminal_progress())["alice"]
+    except EnvironmentFault as exc:
+        exc.hint = "give a sharp portrait with --picture"
+        raise
+
+
 def _default_parent() -> Path:
     """The state directory that is configured here, if a folder can be made in it: there the queue will be."""
-    try:
-        state_dir = load_config(Path(os.environ.get("EDGE_AGENT_CONFIG", DEFAULT_CONFIG))).state_dir
-    except AgentError:
+    config = _config_here()
+    if config is None or not os.access(config.state_dir, os.W_OK):
         return Path(tempfile.gettempdir())
-    return state_dir if os.access(state_dir, os.W_OK) else Path(tempfile.gettempdir())
+    return config.state_dir
+
+
+def _config_here() -> Config | None:
+    """The configuration of this terminal; None where there is none that can be read: this is no daemon."""
+    try:
+        return load_config(Path(os.environ.get("EDGE_AGENT_CONFIG", DEFAULT_CONFIG)))
+    except AgentError:
+        return None
 
 
 def _lines(report: Report) -> Iterator[str]:

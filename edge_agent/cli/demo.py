@@ -41,7 +41,7 @@ def demo(
     from edge_agent.packs.manifest import load_pack
 
     began = time.monotonic()
-    cache = _cache()
+    cache = cache_folder()
     models_dir = Path(os.environ.get("EDGE_AGENT_MODELS_DIR") or cache / "models")
     progress = terminal_progress()
     fetch_pack(load_pack(pack), models_dir, progress=progress)
@@ -72,7 +72,7 @@ def demo(
     sys.exit(0 if results and good == len(results) else 1)
 
 
-def _cache() -> Path:
+def cache_folder() -> Path:
     base = os.environ.get("XDG_CACHE_HOME")
     return (Path(base) if base else Path.home() / ".cache") / "edge-agent"
 

@@ -51,8 +51,13 @@ def open_models(
             with_embedder=with_embedder,
         )
     except ModelError as exc:
-        if exc.code == "pack_unknown":
-            exc.hint = f"edge-agent models list, then --pack with {exc.hint}"
-        elif exc.code in {"models_missing", "model_tampered"}:
-            exc.hint = f"edge-agent models fetch {shlex.quote(name)} --dir {shlex.quote(str(folder))}"
+        name_the_remedy(exc, name, folder)
         raise
+
+
+def name_the_remedy(error: ModelError, pack: str, folder: Path) -> None:
+    """The hint becomes the command that mends it for these very options."""
+    if error.code == "pack_unknown":
+        error.hint = f"edge-agent models list, then --pack with {error.hint}"
+    elif error.code in {"models_missing", "model_tampered"}:
+        error.hint = f"edge-agent models fetch {shlex.quote(pack)} --dir {shlex.quote(str(folder))}"

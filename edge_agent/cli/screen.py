@@ -121,7 +121,8 @@ class _Screening:
         number = 0
         try:
             while (image := clip.image(number)) is not None:
-                seen = screener.screen(Frame(image, number / clip.fps, number))
+                frame = Frame(image, number / clip.fps, number)
+                seen = screener.screen(frame, whole=framing.may_decide(frame.captured_at_s))
                 best, _ = framing.add(seen)
                 number += 1
                 if best is not None:

@@ -137,7 +137,7 @@ def present(
     for frame in frames:
         if not is_fresh(frame, started_at_s):
             continue
-        seen = screener.screen(frame)
+        seen = screener.screen(frame, whole=framing.may_decide(frame.captured_at_s))
         watch.see(seen)
         if best is None:
             best, hint = framing.add(seen)

@@ -1,6 +1,6 @@
 """Face detection: three detector families behind one interface, each with five landmarks.
 
-All families share the frame -> canvas step (``letterbox``), the suppression of overlapping boxes and the order of
+All families share the frame -> canvas step (``canvas``), the suppression of overlapping boxes and the order of
 the result; what differs (``Family``) is how pixels become a tensor and how outputs become candidates.
 """
 
@@ -9,51 +9,27 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.types import Box, Face, Image
+from edge_agent.vision.canvas import Canvas, fit
 from edge_agent.vision.families import FAMILIES, Candidates
-from edge_agent.vision.runtime import Session, invalid_model
+from edge_agent.vision.region import MULTIPLE_PX, Region, is_well_inside, surroundings
+from edge_agent.vision.runtime import Session, invalid_model, on_cpu
 
 if TYPE_CHECKING:
     from edge_agent.packs.manifest import Detector as DetectorManifest
 
-MULTIPLE_PX = 32
-"""Input sides are multiples of the coarsest stride."""
-
 
 @dataclass(frozen=True, slots=True)
-class Letterbox:
-    """The frame in the top left corner of a black canvas; frame pixels = canvas pixels / scale."""
+class Sighting:
+    """What a look found."""
 
-    canvas: Image
-    scale: float
-
-
-def letterbox(image: Image, size_px: tuple[int, int], *, trim: bool) -> Letterbox:
-    """Fit ``image`` into ``size_px`` (width, height), keeping its aspect ratio.
-
-    ``trim`` cuts the black rest down to the next multiple of 32: less to compute, nothing lost. The side that
-    limits is exact, the other is rounded down, and one scale (of the height) serves both axes, which is
-    what InsightFace does.
-    """
-    height, width = image.shape[:2]
-    canvas_width, canvas_height = size_px
-    if height / width > canvas_height / canvas_width:
-        inner_height, inner_width = canvas_height, max(1, int(canvas_height / (height / width)))
-    else:
-        inner_width, inner_height = canvas_width, max(1, int(canvas_width * (height / width)))
-    if trim:
-        canvas_width, canvas_height = _round_up(inner_width), _round_up(inner_height)
-    canvas = np.zeros((canvas_height, canvas_width, 3), dtype=np.uint8)
-    canvas[:inner_height, :inner_width] = cv2.resize(image, (inner_width, inner_height))
-    return Letterbox(canvas, inner_height / height)
-
-
-def _round_up(side_px: int) -> int:
-    return -(-side_px // MULTIPLE_PX) * MULTIPLE_PX
+    faces: tuple[Face, ...]
+    """The largest box first; boxes may reach outside the frame."""
+    whole: bool
+    """The whole frame was looked at, and not only the surroundings of a face."""
 
 
 class Detector:
@@ -70,6 +46,10 @@ class Detector:
         if any(side % MULTIPLE_PX for side in self.input_px):
             raise invalid_model(session.name, f"the input {self.input_px} must have sides that are multiples of 32")
         self._trim = False if fixed else self.family.trim if trim is None else trim
+        # an accelerator tunes itself for every new shape, which takes longer than many whole looks
+        self._has_regions = fixed is None and on_cpu(session)
+        self._canvas: Canvas | None = None
+        self._frame_px = (0, 0)
 
     @property
     def providers(self) -> tuple[str, ...]:
@@ -80,11 +60,47 @@ class Detector:
 
         Boxes may reach outside the frame. Raises ModelError when the model cannot be run.
         """
-        boxed = letterbox(image, self.input_px, trim=self._trim)
-        outputs = self._session.run(self.family.prepare(boxed.canvas))
-        height, width = boxed.canvas.shape[:2]
-        found = self.family.decode(self._session, outputs, (width, height), self._score_threshold)
-        return _faces(found, boxed.scale, self._nms_threshold)
+        return self._find(self._drawn(image), None)
+
+    def detect_near(self, image: Image, near: Face) -> Sighting:
+        """As ``detect``, looking first where ``near`` was in a frame of the same size shortly before.
+
+        The surroundings are enough where they show exactly one face, and that well inside. Otherwise, and with models
+        of a fixed size or on an accelerator, the whole frame is looked at.
+        """
+        canvas = self._drawn(image)
+        scale, size = canvas.fit.scale, canvas.fit.canvas
+        region = surroundings(_scaled(near.box, scale), size) if self._has_regions else None
+        if region is not None:
+            found = self._find(canvas, region)
+            if len(found) == 1 and is_well_inside(_scaled(found[0].box, scale), region, size):
+                return Sighting(found, whole=False)
+        return Sighting(self._find(canvas, None), whole=True)
+
+    def _drawn(self, image: Image) -> Canvas:
+        """The canvas of this frame; another size of frames, which is rare, gets another canvas."""
+        size = (image.shape[1], image.shape[0])
+        if self._canvas is None or self._frame_px != size:
+            self._canvas = Canvas(fit(size, self.input_px, trim=self._trim), self.family.levels)
+            self._frame_px = size
+        self._canvas.draw(image)
+        return self._canvas
+
+    def _find(self, canvas: Canvas, region: Region | None) -> tuple[Face, ...]:
+        outputs = self._session.run(canvas.tensor(region))
+        size = canvas.fit.canvas if region is None else (region.width, region.height)
+        found = self.family.decode(self._session, outputs, size, self._score_threshold)
+        return _faces(found if region is None else _moved(found, region), canvas.fit.scale, self._nms_threshold)
+
+
+def _scaled(box: Box, scale: float) -> Box:
+    return Box(box.x1 * scale, box.y1 * scale, box.x2 * scale, box.y2 * scale)
+
+
+def _moved(found: Candidates, region: Region) -> Candidates:
+    """From the region's pixels to the canvas's."""
+    corner = np.array([region.x, region.y], np.float32)
+    return Candidates(found.boxes + np.tile(corner, 2), found.landmarks + corner, found.scores)
 
 
 def _fixed_size(session: Session) -> tuple[int, int] | None:

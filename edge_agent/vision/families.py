@@ -9,11 +9,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Final
 
-import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from edge_agent.types import Image
+from edge_agent.vision.canvas import Levels, levels
 from edge_agent.vision.runtime import Session, Tensor, inference_failed
 
 STRIDES: Final = (8, 16, 32)
@@ -34,6 +33,8 @@ class Candidates:
     """(N,): 0-1."""
 
 
+NOTHING: Final = Candidates(np.empty((0, 4), np.float32), np.empty((0, 5, 2), np.float32), np.empty(0, np.float32))
+
 Decoder = Callable[[Session, Sequence[Tensor], tuple[int, int], float], Candidates]
 """(session, outputs, canvas (width, height), score threshold) -> candidates at or above the threshold."""
 
@@ -42,29 +43,11 @@ Decoder = Callable[[Session, Sequence[Tensor], tuple[int, int], float], Candidat
 class Family:
     """One kind of detector network."""
 
-    prepare: Callable[[Image], Tensor]
-    """Canvas uint8 (H, W, 3) BGR -> float32 (1, 3, H, W)."""
+    levels: Levels
+    """How its numbers are made of pixels."""
     decode: Decoder
     trim: bool
     """Whether the black rest of the canvas is cut off (not for SCRFD: it stays comparable with InsightFace)."""
-
-
-def _blob(canvas: Image, scale: float, mean: float, *, rgb: bool) -> Tensor:
-    """(x - mean) * scale as float32 (1, 3, H, W)."""
-    blob: Tensor = cv2.dnn.blobFromImage(canvas, scale, mean=(mean, mean, mean), swapRB=rgb)
-    return blob
-
-
-def _scrfd_tensor(canvas: Image) -> Tensor:
-    return _blob(canvas, 1.0 / 128.0, 127.5, rgb=True)
-
-
-def _centerface_tensor(canvas: Image) -> Tensor:
-    return _blob(canvas, 1.0, 0.0, rgb=True)
-
-
-def _yunet_tensor(canvas: Image) -> Tensor:
-    return _blob(canvas, 1.0, 0.0, rgb=False)
 
 
 def _cells(indices: NDArray[np.intp], columns: int, stride: int) -> NDArray[np.float32]:
@@ -73,6 +56,11 @@ def _cells(indices: NDArray[np.intp], columns: int, stride: int) -> NDArray[np.f
 
 
 def _merge(parts: Sequence[tuple[Tensor, Tensor, Tensor]]) -> Candidates:
+    """What the strides with a hit gave."""
+    if len(parts) == 1:
+        return Candidates(*parts[0])
+    if not parts:
+        return NOTHING
     boxes, landmarks, scores = (np.concatenate(column) for column in zip(*parts, strict=True))
     return Candidates(boxes, landmarks, scores)
 
@@ -97,6 +85,8 @@ def decode_scrfd(session: Session, outputs: Sequence[Tensor], size_px: tuple[int
         total = 2 * columns * rows
         scores = _flat(session, outputs[level], 1, total)[:, 0]
         hits = np.flatnonzero(scores >= threshold)
+        if not hits.size:
+            continue
         centres = _cells(hits // 2, columns, stride)
         sides = _flat(session, outputs[level + 3], 4, total)[hits] * stride
         offsets = _flat(session, outputs[level + 6], 10, total)[hits].reshape(-1, 5, 2) * stride
@@ -143,6 +133,8 @@ def decode_yunet(session: Session, outputs: Sequence[Tensor], size_px: tuple[int
         )
         scores = np.sqrt(np.clip(classes[:, 0], 0, 1) * np.clip(objects[:, 0], 0, 1))
         hits = np.flatnonzero(scores >= threshold)
+        if not hits.size:
+            continue
         cells = _cells(hits, columns, stride)
         centres = cells + sides[hits, :2] * stride
         half = np.exp(np.minimum(sides[hits, 2:], MAX_LOG_SIZE)) * (stride / 2)
@@ -152,7 +144,7 @@ def decode_yunet(session: Session, outputs: Sequence[Tensor], size_px: tuple[int
 
 
 FAMILIES: Final = {
-    "scrfd": Family(_scrfd_tensor, decode_scrfd, trim=False),
-    "centerface": Family(_centerface_tensor, decode_centerface, trim=True),
-    "yunet": Family(_yunet_tensor, decode_yunet, trim=True),
+    "scrfd": Family(levels(127.5, 1.0 / 128.0, rgb=True), decode_scrfd, trim=False),
+    "centerface": Family(levels(0.0, 1.0, rgb=True), decode_centerface, trim=True),
+    "yunet": Family(levels(0.0, 1.0, rgb=False), decode_yunet, trim=True),
 }

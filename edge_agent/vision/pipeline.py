@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from edge_agent.errors import ModelError
 from edge_agent.types import Embedding, Face, Frame, Image, LivenessScore, Measurement
-from edge_agent.vision.detect import Detector
+from edge_agent.vision.detect import Detector, Sighting
 from edge_agent.vision.embed import Embedder
 from edge_agent.vision.eyes import EyeModel
 from edge_agent.vision.heap import keep_heap_small, return_freed_memory
@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 LoadSession = Callable[[str], Session]
 """Opens the model file of that name. Raises ModelError."""
 
-DIGEST_STEP_PX = 7
-"""Every seventh pixel of every seventh row: two different camera pictures differ there too, by their noise."""
+DIGEST_ROWS = 48
+"""Every 48th row, the whole of it: two different camera pictures differ there too, by their noise."""
 
 
 class Pipeline:
@@ -48,15 +48,22 @@ class Pipeline:
 
     def measure(self, frame: Frame) -> Measurement:
         """Faces, and the quality of the largest. Raises ModelError when a model cannot be run."""
+        return self._measured(frame, lambda: Sighting(self._detector.detect(frame.image), whole=True))
+
+    def measure_near(self, frame: Frame, face: Face) -> Measurement:
+        """As ``measure``, looking first where ``face`` was a moment ago, see Detector.detect_near."""
+        return self._measured(frame, lambda: self._detector.detect_near(frame.image, face))
+
+    def _measured(self, frame: Frame, look: Callable[[], Sighting]) -> Measurement:
         height, width = frame.image.shape[:2]
         began = time.perf_counter()
-        faces = self._detector.detect(frame.image)
+        seen = look()
         detected = time.perf_counter()
-        quality = measure_face(frame.image, faces[0]) if faces else None
+        quality = measure_face(frame.image, seen.faces[0]) if seen.faces else None
         done = time.perf_counter()
         self._settle("measure")
         spent_ms = {"detect": (detected - began) * 1000.0, "quality": (done - detected) * 1000.0}
-        return Measurement(width, height, faces, quality, picture_digest(frame.image), spent_ms)
+        return Measurement(width, height, seen.faces, quality, picture_digest(frame.image), spent_ms, whole=seen.whole)
 
     def liveness(self, frame: Frame, face: Face) -> tuple[LivenessScore, ...]:
         """The opinion of every liveness model of the pack, in its order. Raises ModelError."""
@@ -110,5 +117,5 @@ class Pipeline:
 def picture_digest(image: Image) -> bytes:
     """16 bytes, equal for equal pictures; from a sample of the pixels."""
     digest = blake2b(repr(image.shape).encode(), digest_size=16)
-    digest.update(image[::DIGEST_STEP_PX, ::DIGEST_STEP_PX].tobytes())
+    digest.update(image[::DIGEST_ROWS].tobytes())
     return digest.digest()

@@ -26,6 +26,9 @@ CAMERA_DISTANCE_IED: Final = 10.0
 """Assumed distance of the camera: 63 cm at 63 mm between the eyes. The true one changes the angles little."""
 
 
+_CAMERA: Final = np.diag([CAMERA_DISTANCE_IED, CAMERA_DISTANCE_IED, 1.0])
+
+
 def head_pose(landmarks: Landmarks) -> HeadPose | None:
     """Orientation of the face against the ray from the camera to it; see ``HeadPose`` for the signs.
 
@@ -38,9 +41,8 @@ def head_pose(landmarks: Landmarks) -> HeadPose | None:
     size = float(np.sqrt((centred**2).sum()) / _MODEL_SIZE)
     if not np.isfinite(size) or size < 1e-3:
         return None
-    camera = np.diag([CAMERA_DISTANCE_IED, CAMERA_DISTANCE_IED, 1.0])
     try:
-        solved, rotation, _ = cv2.solvePnP(FACE_MODEL, centred / size, camera, None, flags=cv2.SOLVEPNP_SQPNP)
+        solved, rotation, _ = cv2.solvePnP(FACE_MODEL, centred / size, _CAMERA, None, flags=cv2.SOLVEPNP_SQPNP)
     except cv2.error:
         return None
     return _angles(cv2.Rodrigues(rotation)[0]) if solved else None

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from edge_agent.types import Face, FaceQuality, Image, Landmarks
-from edge_agent.vision.align import ARCFACE_INTER_EYE_PX, ARCFACE_PX, arcface_matrix
+from edge_agent.vision.align import ARCFACE_INTER_EYE_PX, ARCFACE_PX, Matrix, arcface_matrix
 from edge_agent.vision.pose import head_pose
 from edge_agent.vision.sharpness import sharpness
 
@@ -73,24 +73,42 @@ def luma_patch(image: Image, landmarks: Landmarks) -> Luma:
     reduction = max(1, int(inter_eye / PATCH_INTER_EYE_PX))
     wanted = float(np.clip(inter_eye, MIN_PATCH_INTER_EYE_PX, PATCH_INTER_EYE_PX))
     size = round(ARCFACE_PX * wanted / ARCFACE_INTER_EYE_PX)
-    region, points = _around(image, landmarks, reduction)
-    warped = cv2.warpAffine(region, arcface_matrix(points, size), (size, size), borderMode=cv2.BORDER_REPLICATE)
-    patch: Luma = cv2.cvtColor(warped, cv2.COLOR_BGR2GRAY)
+    if reduction > 1:
+        luma, points = _reduced(image, landmarks, reduction)
+        matrix = arcface_matrix(points, size)
+    else:
+        matrix = arcface_matrix(landmarks, size)
+        luma, matrix = _shown(image, matrix, size)
+    patch: Luma = cv2.warpAffine(luma, matrix, (size, size), borderMode=cv2.BORDER_REPLICATE)
     return patch
 
 
-def _around(image: Image, landmarks: Landmarks, reduction: int) -> tuple[Image, Landmarks]:
-    """The neighbourhood of the face, averaged down by ``reduction``, and the landmarks in it."""
-    if reduction == 1:
-        return image, landmarks
+def _shown(image: Image, matrix: Matrix, size: int) -> tuple[Luma, Matrix]:
+    """The luma of what a patch shows of ``image``, and the matrix from there to the patch.
+
+    One pixel at least, also where the patch lies beside the frame: the edge is repeated then.
+    """
+    back = cv2.invertAffineTransform(matrix)
+    corners = back[:, :2] @ np.array([[0, size, 0, size], [0, 0, size, size]]) + back[:, 2:]
+    (x1, x2), (y1, y2) = (
+        (min(max(int(low) - 2, 0), limit - 1), min(max(int(high) + 3, 1), limit))
+        for low, high, limit in zip(corners.min(axis=1), corners.max(axis=1), image.shape[1::-1], strict=True)
+    )
+    moved = matrix.copy()
+    moved[:, 2] += matrix[:, :2] @ (x1, y1)
+    return np.asarray(cv2.cvtColor(image[y1:y2, x1:x2], cv2.COLOR_BGR2GRAY), np.uint8), moved
+
+
+def _reduced(image: Image, landmarks: Landmarks, reduction: int) -> tuple[Luma, Landmarks]:
+    """The luma of the face's neighbourhood, averaged down by ``reduction``, and the landmarks in it."""
     height, width = image.shape[:2]
     reach = 2.0 * float(np.ptp(landmarks, axis=0).max())
     low = np.clip(np.floor(landmarks.min(axis=0) - reach), 0, (width - reduction, height - reduction)).astype(int)
     high = np.clip(np.ceil(landmarks.max(axis=0) + reach), low + reduction, (width, height)).astype(int)
     columns, rows = (int(v) for v in (high - low) // reduction)
     x, y = (int(v) for v in low)
-    part = image[y : y + rows * reduction, x : x + columns * reduction]
-    reduced: Image = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
+    part = cv2.cvtColor(image[y : y + rows * reduction, x : x + columns * reduction], cv2.COLOR_BGR2GRAY)
+    reduced: Luma = cv2.resize(part, (columns, rows), interpolation=cv2.INTER_AREA)
     return reduced, ((landmarks - low + 0.5) / reduction - 0.5).astype(np.float32)
 
 
@@ -120,7 +138,8 @@ def light_uniformity(patch: Luma) -> float:
     mask = face_mask(patch.shape[0])
     middle = round(patch.shape[0] * FACE_CENTRE[0] / ARCFACE_PX)
     halves = (patch[:, :middle][mask[:, :middle]], patch[:, middle:][mask[:, middle:]])
-    left, right = (np.histogram(half, bins=UNIFORMITY_BINS, range=(0, 256))[0] / half.size for half in halves)
+    step = 256 // UNIFORMITY_BINS
+    left, right = (np.bincount(half // step, minlength=UNIFORMITY_BINS) / half.size for half in halves)
     return float(np.minimum(left, right).sum())
 
 

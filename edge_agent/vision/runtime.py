@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from typing import Any, Final
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
@@ -32,6 +33,13 @@ _SILENT: Final = 4
 """Severity "fatal": what the library would log as a warning or an error reaches us as an exception anyway."""
 
 ort.set_default_logger_severity(_SILENT)
+
+# One arena for all sessions, which grows by what is asked for. They run by turns, so it holds what the hungriest needs;
+# without it the system maps and clears the same pages for every frame (docs/performance.md, "The pipeline").
+ort.create_and_register_allocator(
+    ort.OrtMemoryInfo("Cpu", ort.OrtAllocatorType.ORT_ARENA_ALLOCATOR, 0, ort.OrtMemType.DEFAULT),
+    ort.OrtArenaCfg(0, 1, -1, -1),  # no limit, same as requested, the library's own defaults
+)
 
 
 def _library_errors() -> tuple[type[Exception], ...]:
@@ -72,7 +80,8 @@ class Session:
         except LIBRARY_ERRORS as exc:
             raise inference_failed(self.name, _one_line(exc)) from exc
         for output in outputs:
-            if not np.isfinite(output).all():
+            # a sum of finite numbers is finite but for an overflow: one look at all of them is enough where it is
+            if not isfinite(output.sum()) and not np.isfinite(output).all():
                 raise inference_failed(self.name, "the model answered NaN or infinity")
         return list(outputs)
 
@@ -120,6 +129,11 @@ def on_cpu_only(providers: str | Sequence[str]) -> bool:
     return choose_providers(providers, ort.get_available_providers()) == [_CPU]
 
 
+def on_cpu(session: Session) -> bool:
+    """Whether ``session`` runs on the CPU."""
+    return session.providers[:1] == (_CPU,)
+
+
 def _open_on_cpu(model: bytes, name: str, threads: int) -> Any:
     try:
         return _open(model, [_CPU], threads)
@@ -137,15 +151,16 @@ def _open(model: bytes, providers: list[str], threads: int) -> Any:
 
 
 def _options(threads: int) -> Any:
-    """Small and quiet: one thread, no arena, no spinning (measured in docs/gate.md, "Speed")."""
+    """Small and quiet: one thread, one arena for all, no spinning (measured in docs/performance.md, "The pipeline")."""
     options = ort.SessionOptions()
     options.intra_op_num_threads = threads or DEFAULT_THREADS
     options.inter_op_num_threads = 1
     options.execution_mode = ort.ExecutionMode.ORT_SEQUENTIAL
     options.graph_optimization_level = ort.GraphOptimizationLevel.ORT_ENABLE_ALL
-    options.enable_cpu_mem_arena = False
-    options.enable_mem_pattern = True
+    options.enable_cpu_mem_arena = True
+    options.enable_mem_pattern = False
     options.log_severity_level = _SILENT
+    options.add_session_config_entry("session.use_env_allocators", "1")
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     options.add_session_config_entry("session.inter_op.allow_spinning", "0")
     return options

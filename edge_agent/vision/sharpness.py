@@ -30,6 +30,8 @@ MAX_GRAIN: Final = 0.6
 
 _IMMERKAER: Final = np.array([[1, -2, 1], [-2, 4, -2], [1, -2, 1]], np.float32)
 
+_ACROSS: Final = np.ones((1, 3), np.uint8)
+
 Plane = NDArray[np.float32]
 
 
@@ -66,10 +68,11 @@ def _sharpness(luma: NDArray[np.uint8], *, most: float) -> float | None:
     plane = luma.astype(np.float32)
     coarse_x, coarse_y = _gradient(plane, COARSE_SIGMA_PX)
     fine_x, fine_y = _gradient(plane, FINE_SIGMA_PX)
-    strength = (np.hypot(coarse_x, coarse_y) + 1e-6).astype(np.float32)
-    aligned = ((fine_x * coarse_x + fine_y * coarse_y) / strength).astype(np.float32)
+    strength = cv2.magnitude(coarse_x, coarse_y)
+    strength += np.float32(1e-6)
+    aligned = (fine_x * coarse_x + fine_y * coarse_y) / strength
     upright = np.abs(coarse_x) > np.abs(coarse_y)
-    edges = [_edges(strength, aligned, upright, axis=1), _edges(strength, aligned, ~upright, axis=0)]
+    edges = [_edges(strength, aligned, upright, _ACROSS), _edges(strength, aligned, ~upright, _ACROSS.T)]
     found = [edge for edge in edges if edge is not None]
     if len(found) < len(edges):
         return None
@@ -92,14 +95,14 @@ def _gradient(plane: Plane, sigma_px: float) -> tuple[Plane, Plane]:
     )
 
 
-def _edges(strength: Plane, aligned: Plane, chosen: NDArray[np.bool_], *, axis: int) -> _Edges | None:
-    """The strongest ridges of ``strength`` among ``chosen``; ``axis`` is the one across the edge."""
-    across = np.maximum(np.roll(strength, 1, axis), np.roll(strength, -1, axis))
-    ridge = chosen & (strength >= across)
-    values = strength[ridge]
-    if values.size < MIN_EDGES:
+def _edges(strength: Plane, aligned: Plane, chosen: NDArray[np.bool_], across: NDArray[np.uint8]) -> _Edges | None:
+    """The strongest ridges of ``strength`` among ``chosen``; ``across`` is the neighbourhood across the edge."""
+    ridge = np.flatnonzero(chosen & (strength >= cv2.dilate(strength, across)))
+    if ridge.size < MIN_EDGES:
         return None
+    values = strength.ravel()[ridge]
     wanted = max(MIN_EDGES, int(STRONGEST_SHARE * values.size))
-    ridge &= strength >= np.partition(values, -wanted)[-wanted]
-    total = float(strength[ridge].sum())
-    return _Edges(float(aligned[ridge].sum()) / total, total / int(ridge.sum())) if total > MIN_EDGES * 0.01 else None
+    strongest = np.flatnonzero(values >= np.partition(values, -wanted)[-wanted])
+    total = float(values[strongest].sum())
+    steepness = float(aligned.ravel()[ridge[strongest]].sum()) / total
+    return _Edges(steepness, total / strongest.size) if total > MIN_EDGES * 0.01 else None

@@ -53,7 +53,7 @@ def test_a_camera_lost_between_sessions_is_a_fault_everywhere_until_it_is_back(
     assert client.ready(), "a camera that nobody tried is no fault"
     assert client.status()["camera"] == {
         "state": "unknown", "step": "none", "failures": 0, "code": None, "detail": "", "hint": None,
-        "steps_taken": {"reopen": 0, "respawn": 0, "exit": 0},
+        "steps_taken": {"reopen": 0, "respawn": 0, "exit": 0}, "watched": False, "still_s": None,
     }  # fmt: skip
     running.camera.cannot_open = True
     with pytest.raises(ApiError) as refused:
@@ -208,3 +208,51 @@ def test_the_daemon_ends_in_order_with_the_code_of_a_faulty_device_where_systemd
     done = CliRunner().invoke(run, ["--config", str(write_config(tmp_path))], catch_exceptions=False)
     assert (done.exit_code, left) == (0, [3] if managed else [])
     assert not (tmp_path / "api.sock").exists()
+
+
+def test_a_camera_that_is_watched_is_open_for_whoever_comes_and_its_loss_is_known_before(
+    tmp_path: Path, sandbox: SandboxServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(camerakeeper, "PROBE_S", 0.05)
+    watch = {"between_sessions": "watch", "watch_fps": 20.0}
+
+    with terminal(tmp_path, sandbox, camera=watch) as t, t.client() as pos:
+
+        def watched() -> bool:
+            told = pos.status()["camera"]
+            return bool(told["watched"]) and told["still_s"] is not None
+
+        until(watched, "it is not watched")
+        assert (t.camera.opened, sum(t.agent.frames.values())) == (1, 0), "nothing is judged"
+        assert pos.verify("alice", wait_s=10).approved
+        until(watched, "it is not watched after a session")
+        assert t.camera.opened == 2, "the session had the open one, and the watch opened it again"
+        t.camera.broken = "camera_unavailable"
+        until(lambda: not pos.ready(), "nobody noticed")
+        assert not pos.status()["camera"]["watched"]
+        t.camera.broken = None
+        until(lambda: pos.ready() and watched(), "it does not come back")
+    assert not t.camera.is_open
+
+
+def test_a_capture_is_durable_before_a_slow_driver_has_closed_and_nobody_else_begins_until_then(
+    running: Terminal, client: AgentClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing, closed, close = threading.Event(), threading.Event(), running.camera.close
+
+    def slow() -> None:
+        closing.set()
+        closed.wait(20)
+        close()
+
+    monkeypatch.setattr(running.camera, "close", slow)
+    record = client.verify("alice")
+    assert closing.wait(20)
+    assert client.get(record.id, wait_s=0).state in {State.SEARCHING, State.CAPTURED}
+    until(lambda: client.get(record.id).state is State.CAPTURED, "it waits for the driver")
+    with pytest.raises(ApiError) as refused:
+        client.verify("bob")
+    assert refused.value.code == "busy"
+    closed.set()
+    assert client.get(record.id, wait_s=20).approved
+    assert not running.camera.is_open

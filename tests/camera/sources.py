@@ -64,6 +64,7 @@ class FakeCapture:
         self.settings: list[tuple[int, float]] = []
         self.released = threading.Event()
         self.delivered = 0
+        self.decoded = 0
         self.answer: Callable[[int], tuple[bool, Image | None]] = self.a_picture
         self.hang_at: int | None = None
         self.hanging, self.freed = threading.Event(), threading.Event()
@@ -82,6 +83,11 @@ class FakeCapture:
     def release(self) -> None:
         self.released.set()
 
+    def grab(self) -> bool:
+        found, _ = self.read()
+        self.decoded -= 1
+        return found
+
     def read(self) -> tuple[bool, Image | None]:
         assert not self.released.is_set(), "read after release"
         if self.hang_at is not None and self.delivered >= self.hang_at:
@@ -92,6 +98,7 @@ class FakeCapture:
         answer = self.answer(self.delivered)
         with self._moved:
             self.delivered += 1
+            self.decoded += 1
             self._moved.notify_all()
         return answer
 

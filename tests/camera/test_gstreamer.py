@@ -304,3 +304,16 @@ def test_pictures_from_before_a_pause_of_ours_are_not_news(tmp_path: Path) -> No
         camera.read(5)
         assert not reader._pipe.paused
         assert reader._count > before
+
+
+def test_at_ease_the_program_waits_and_what_grew_old_meanwhile_is_thrown_away(tmp_path: Path) -> None:
+    """Each picture is as bright as its number, so it shows which were passed over."""
+    with script(tmp_path, "pictures(100000)") as camera:
+        camera.ease(2.0)
+        camera.read(5)
+        before, began_s = camera.read(5), time.monotonic()
+        camera.ease(None)
+        after = camera.read(5)
+        assert time.monotonic() - began_s < 5, "it does not wait for its turn"
+    numbers = [int(frame.image[0, 0, 0]) for frame in (before, after)]
+    assert (numbers[1] - numbers[0]) % 200 >= 3, "two old pictures were dropped"

@@ -125,6 +125,21 @@ def test_a_replay_pauses_while_nobody_reads_so_that_skipping_stays_quick(tmp_pat
     assert clock() - frame.captured_at_s <= 0.2
 
 
+def test_at_ease_a_clip_goes_on_only_while_it_is_read(tmp_path: Path) -> None:
+    clock = ManualClock()
+    with replay(write_clip(tmp_path / "clip.avi", 25, fps=25.0), clock) as camera:
+        camera.ease(5.0)
+        frames = []
+        for _ in range(4):
+            frames.append(camera.read(1))
+            clock.sleep(0.2)
+        assert [level(frame.image) for frame in frames] == pytest.approx([20, 28, 36, 44], abs=3)
+        assert clock() - frames[-1].captured_at_s <= 0.2 + 1 / 25 + 1e-6
+        camera.ease(None)
+        clock.sleep(0.2)
+        assert camera.read(1).index > frames[-1].index + 4
+
+
 def test_a_picture_that_is_exchanged_while_it_plays_is_shown_next(tmp_path: Path) -> None:
     file = grey(tmp_path / "face.png", 60)
     with replay(file) as camera:

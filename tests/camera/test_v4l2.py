@@ -202,3 +202,30 @@ def test_closing_a_camera_that_hangs_ends_in_time_and_it_is_freed_when_the_drive
 def test_opencv_itself_refuses_what_is_no_camera(device: Path) -> None:
     with pytest.raises(CameraError, match="not a camera"):
         V4l2Camera(str(device)).open()
+
+
+def test_at_ease_the_queue_is_emptied_and_few_pictures_are_decoded(device: Path, capture: FakeCapture) -> None:
+    clock = ManualClock()
+    with v4l2(device, capture, clock) as camera:
+        camera.ease(5.0)
+        capture.wait_for(2)
+        camera.read(5)
+        decoded = capture.decoded
+        capture.wait_for(20)
+        assert capture.decoded - decoded <= 1
+        with pytest.raises(CameraError) as stall:
+            camera.read(0.01)
+        assert stall.value.code == "camera_stalled"
+        clock.sleep(0.25)
+        assert camera.read(5).captured_at_s == clock()
+        camera.ease(None)
+        decoded = capture.decoded
+        capture.wait_for(20)
+        assert capture.decoded - decoded >= 18
+
+
+def test_a_camera_that_dies_at_ease_is_unavailable(device: Path, capture: FakeCapture) -> None:
+    with v4l2(device, capture) as camera:
+        camera.ease(1.0)
+        capture.answer = lambda _: (False, None)
+        assert error_of(camera).code == "camera_unavailable"

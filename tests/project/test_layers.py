@@ -52,6 +52,7 @@ MAY_IMPORT = {
     "enrolment": "config picture vision cypherface outbox screening storekeeper workers",
     "tasks": "",
     "camerakeeper": "config camera outbox workers",
+    "lookout": "camera camerakeeper config outbox",
     "enrolling": "config announcer camera enrolment filming screening workers",
     "parts": "config enrolment forwarder reload screening services storekeeper workers",
     "verifications": "config announcer camera camerakeeper challenge enrolling filming forwarder outbox parts screening storekeeper tally tasks "
@@ -59,7 +60,7 @@ MAY_IMPORT = {
     "enrolments": "announcer cypherface enrolling parts screening storekeeper verifications",
     "condition": "availability config offline outbox storekeeper",
     "agent": "config challenge cypherface enrolling enrolments events camera vision outbox workers screening aiming "
-    "announcer availability camerakeeper condition forwarder health links offline parts reload services storekeeper tally tasks timeservice "
+    "announcer availability camerakeeper condition forwarder health links lookout offline parts reload services storekeeper tally tasks timeservice "
     "verifications waiting",
     "decommission": "config outbox",
     "looking": "config camera report screening session texts vision workers",
@@ -81,7 +82,7 @@ MAY_IMPORT = {
     "sandbox": "config packs picture vision",
     "simulator": "config picture camera cypherface offline outbox forwarder screening agent daemon",
     "demo": "config packs camera vision screening api client",
-    "bench": "config cypherface outbox forwarder storekeeper",
+    "bench": "config camera cypherface evaluate outbox forwarder packs picture screening storekeeper vision",
     "cli": "config offline picture report packs camera vision gate screening session outbox reload swap trial api daemon client texts "
     "aim bundle decommission doctor journal listening sandbox demo bench simulator evaluate",
     "evaluate": "challenge config packs picture report gate screening session camera",

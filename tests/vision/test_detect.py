@@ -17,7 +17,10 @@ from edge_agent.packs.manifest import Detector as DetectorManifest
 from edge_agent.packs.manifest import load_pack
 from edge_agent.packs.verify import require_model
 from edge_agent.types import Image
-from edge_agent.vision.detect import Detector, letterbox, suppress_overlaps
+from edge_agent.vision.canvas import Canvas, fit
+from edge_agent.vision.detect import Detector, suppress_overlaps
+from edge_agent.vision.families import FAMILIES
+from edge_agent.vision.region import Region
 from edge_agent.vision.runtime import load_session
 from tests.vision import networks
 from tests.vision.conftest import Picture
@@ -44,12 +47,15 @@ sides = st.integers(1, 300)
 def test_the_whole_frame_is_on_the_canvas_and_as_large_as_it_fits(
     width: int, height: int, size: tuple[int, int], trim: bool
 ):
-    boxed = letterbox(np.full((height, width, 3), 255, np.uint8), size, trim=trim)
-    canvas_height, canvas_width = boxed.canvas.shape[:2]
-    rows, columns = (int(np.flatnonzero(boxed.canvas.any(axis=axis)).max()) + 1 for axis in ((1, 2), (0, 2)))
+    place = fit((width, height), size, trim=trim)
+    canvas = Canvas(place, FAMILIES["yunet"].levels)
+    canvas.draw(np.full((height, width, 3), 255, np.uint8))
+    canvas_height, canvas_width = canvas.pixels.shape[:2]
+    assert (canvas_width, canvas_height) == place.canvas
+    rows, columns = (int(np.flatnonzero(canvas.pixels.any(axis=axis)).max()) + 1 for axis in ((1, 2), (0, 2)))
     assert (canvas_width % 32, canvas_height % 32) == (0, 0)
     assert (columns in {size[0], size[0] - 1}) or (rows in {size[1], size[1] - 1})
-    assert boxed.scale == rows / height
+    assert place.scale == rows / height
     if trim:
         assert canvas_width - columns < 32 and canvas_height - rows < 32
     else:
@@ -61,8 +67,22 @@ def test_the_whole_frame_is_on_the_canvas_and_as_large_as_it_fits(
     [((1280, 720), (320, 192)), ((640, 480), (320, 256)), ((480, 640), (256, 320)), ((500, 500), (320, 320))],
 )
 def test_trimming_saves_the_black_rest(frame: tuple[int, int], canvas: tuple[int, int]):
-    boxed = letterbox(np.zeros((frame[1], frame[0], 3), np.uint8), (320, 320), trim=True)
-    assert boxed.canvas.shape[1::-1] == canvas
+    assert fit(frame, (320, 320), trim=True).canvas == canvas
+
+
+@pytest.mark.parametrize("family", sorted(PACK_OF))
+def test_the_network_is_given_the_same_numbers_however_often_its_memory_was_used(family: str):
+    """As OpenCV makes a blob of a canvas that is drawn anew, in the whole and in parts of it."""
+    mean, scale, rgb = {"scrfd": (127.5, 1 / 128, True), "centerface": (0, 1, True), "yunet": (0, 1, False)}[family]
+    canvas = Canvas(fit((400, 225), (320, 320), trim=False), FAMILIES[family].levels)
+    for seed, region in enumerate([None, Region(0, 0, 128, 128), None, Region(64, 160, 128, 128), None]):
+        image = np.random.default_rng(seed).integers(0, 256, (225, 400, 3), np.uint8)
+        canvas.draw(image)
+        fresh = np.zeros((320, 320, 3), np.uint8)
+        fresh[:180] = cv2.resize(image, (320, 180))
+        part = fresh if region is None else np.ascontiguousarray(region.of(fresh))
+        blob = cv2.dnn.blobFromImage(part, scale, mean=(mean, mean, mean), swapRB=rgb)
+        assert np.array_equal(canvas.tensor(region), blob)
 
 
 boxes = st.lists(
