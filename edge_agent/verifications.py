@@ -194,10 +194,9 @@ class Verifications:
             report(log, exc, f"filming {session.id} ended unexpectedly")
             outcome = Lost(AgentError.code, type(exc).__name__)
         closing = self._tasks.spawn(self._camera.release(session.camera), "close the camera")
-        if not isinstance(
-            outcome, Captured
-        ):  # a capture is made durable meanwhile: a driver may need a second to close
-            await closing
+        # a driver may need a second to close: a capture is made durable meanwhile
+        if not isinstance(outcome, Captured):
+            await asyncio.wait({closing})
         await self._conclude(session, record, outcome, closing)
 
     def _filming(self, session: _Session, record: VerificationRecord) -> Filming:

@@ -36,7 +36,8 @@ class Room:
         if not self.faces or self.faces[0].box.centre != near.box.centre:
             return self.measure(frame)
         self.looks.append("near")
-        return replace(measurement(self.faces[:1]), digest=b"%d" % frame.index, whole=False)
+        sharper = measurement(self.faces[:1], sharpness=0.95)  # so that these would be the best shots
+        return replace(sharper, digest=b"%d" % frame.index, whole=False)
 
     def liveness(self, frame: Frame, face: Face) -> tuple[LivenessScore, ...]:
         del frame, face
