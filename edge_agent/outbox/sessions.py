@@ -62,7 +62,8 @@ class Sessions(Lockouts):
     ) -> VerificationRecord:
         """``searching`` -> captured: when this returns, the picture is encrypted on the disk.
 
-        ``challenge``: what was passed beside the models, for the record and the audit record. ``facts`` go into the audit record beside the scores; they must hold no pixels and no raw user id.
+        ``challenge``: what was passed beside the models, for the record and the audit record. ``facts`` go into the audit
+        record beside the scores; they must hold no pixels and no raw user id.
         Raises StateConflict when the session ended first (a cancel), StorageError ``storage_full``.
         """
         digest = hashlib.sha256(jpeg).hexdigest()
