@@ -130,8 +130,8 @@ class ChallengeAnswer(Body):
 
     model_config = ConfigDict(json_schema_extra=ONE_OF_THE_ANSWERS)
 
-    step: Annotated[int, BeforeValidator(_whole)] | None = Field(
-        None, ge=1, le=10_000, description="of the prompt that is on the screen now"
+    step: Annotated[int, Field(ge=1, le=10_000), BeforeValidator(_whole)] | None = Field(
+        None, description="of the prompt that is on the screen now"
     )
     shown: Literal[True] | None = None
     cannot_turn: Literal[True] | None = Field(
