@@ -17,6 +17,7 @@ from edge_agent.types import FINAL_STATES, State
 from tests.outbox.fakes import ENVIRONMENT, FakeClock, crash, open_store, picture, request, upload, verdict
 
 USERS = st.sampled_from(["alice", "bob"])
+LEASE_S = 100
 
 
 @dataclass
@@ -40,7 +41,8 @@ class Outbox(RuleBasedStateMachine):
         self.store = open_store(self.folder / "state", self.clock)
         self.store.recover()
         self.model: dict[str, Expected] = {}
-        self.held: dict[str, str] = {}  # user -> token
+        self.passed_s = 0
+        self.held: dict[str, tuple[str, int]] = {}  # user -> token, and when it ends
 
     def teardown(self) -> None:
         if hasattr(self, "store"):
@@ -91,7 +93,7 @@ class Outbox(RuleBasedStateMachine):
 
     @rule(target=leases)
     def lease(self) -> object:
-        leased = self.store.lease_next(ENVIRONMENT, lease_s=100)
+        leased = self.store.lease_next(ENVIRONMENT, lease_s=LEASE_S)
         if leased is None:
             return multiple()
         expected = self.model[leased.record.id]
@@ -100,7 +102,7 @@ class Outbox(RuleBasedStateMachine):
         assert expected.stored and self.store.payload(leased.record.id) == picture(leased.record.id, 300)
         if expected.state is State.CAPTURED:
             expected.state = State.MATCHING
-        self.held[expected.user] = leased.lease.token
+        self.held[expected.user] = leased.lease.token, self.passed_s + LEASE_S
         return leased
 
     def expect_no_other_lease(self, user: str) -> None:
@@ -117,7 +119,8 @@ class Outbox(RuleBasedStateMachine):
         return min(waiting)[2]
 
     def holds(self, leased: Leased) -> bool:
-        return self.held.get(self.model[leased.record.id].user) == leased.lease.token
+        token, _ = self.held.get(self.model[leased.record.id].user, (None, 0))
+        return token == leased.lease.token
 
     @rule(leased=consumes(leases), positive=st.booleans())
     def verdict(self, leased: Leased, positive: bool) -> None:
@@ -178,11 +181,12 @@ class Outbox(RuleBasedStateMachine):
     @rule(seconds=st.sampled_from([1, 40, 101]))
     def time(self, seconds: int) -> None:
         self.clock.advance(seconds)
-        if seconds > 100:
-            self.held.clear()
-            for key, expected in self.model.items():
-                if expected.state is State.MATCHING:  # its lease ran out; the next one voids it
-                    expected.state = self.store.get(key).state
+        self.passed_s += seconds
+        ended = {user for user, (_, ends_s) in self.held.items() if ends_s <= self.passed_s}
+        self.held = {user: held for user, held in self.held.items() if user not in ended}
+        for key, expected in self.model.items():
+            if expected.user in ended and expected.state is State.MATCHING:  # its lease ran out; the next one voids it
+                expected.state = self.store.get(key).state
         self.store.tick()
 
     @rule()
