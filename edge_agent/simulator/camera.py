@@ -9,11 +9,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from edge_agent.camera import Camera
+from edge_agent.camera.guard import CameraFrozen, FrameLoop
 from edge_agent.errors import CameraError
 from edge_agent.simulator import card
 from edge_agent.simulator.customer import Customer
 from edge_agent.simulator.eyes import BROKEN, GOOD_VIEW, Scene, SceneFrame
-from edge_agent.simulator.outcomes import Kind, Outcome
+from edge_agent.simulator.outcomes import OF_MODELS, Kind, Outcome
 from edge_agent.types import Frame, GateCode
 
 FPS, MAX_FPS = 15.0, 60.0
@@ -23,6 +24,7 @@ SLOW_FPS = 4.0
 """Too few to judge a challenge by."""
 OPENING = (GateCode.NO_FACE, GateCode.TOO_FAR, GateCode.HOLD_STILL)
 NONCE_BYTES = 4
+FAULTS: dict[str, type[CameraError]] = {fault.code: fault for fault in (CameraError, CameraFrozen, FrameLoop)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,16 +32,16 @@ class Script:
     """The opening, then one thing for ever."""
 
     opening: tuple[GateCode, ...]
-    then: Scene | None
-    """None: the camera is gone."""
+    then: Scene | type[CameraError]
+    """How the camera fails."""
 
 
 def script_of(outcome: Outcome) -> Script:
     if outcome.kind is Kind.REJECTED:  # nothing else, so that the reason is the chosen one
         return Script((), Scene(GateCode(outcome.detail)))
-    if outcome.kind is Kind.FAILED and outcome.detail == "camera_unavailable":
-        return Script(OPENING, None)
-    if outcome.kind is Kind.FAILED and outcome.detail == "inference_failed":
+    if outcome.kind is Kind.FAILED and outcome.detail in FAULTS:
+        return Script(OPENING, FAULTS[outcome.detail])
+    if outcome.kind is Kind.FAILED and outcome.detail in OF_MODELS:
         return Script(OPENING, BROKEN)
     return Script(OPENING, GOOD_VIEW)
 
@@ -84,23 +86,23 @@ class ScriptedCamera(Camera):
         self._customer.ask(prompt, self._clock())
 
     def open(self) -> None:
-        """Raises CameraError once the script says that the camera is gone."""
-        if self._scene() is None:
-            raise CameraError("cannot open the camera: this is simulated")
+        """Raises CameraError once the script says that the camera fails."""
+        if isinstance(fault := self._scene(), type):
+            raise fault("cannot open the camera: this is simulated")
 
     def read(self, timeout_s: float) -> Frame:
         scene = self._scene()
         fps = self._good_fps if scene is GOOD_VIEW else self._fps
         self._sleep(min(timeout_s, 1.0 / fps))
-        if scene is None:
-            raise CameraError("cannot read from the camera: this is simulated")
+        if isinstance(scene, type):
+            raise scene("cannot read from the camera: this is simulated")
         self._shown += 1
         return SceneFrame(self._image, self._clock(), next(self._indices), scene, self._customer.next(self._clock()))
 
     def close(self) -> None:
         """There is nothing to free."""
 
-    def _scene(self) -> Scene | None:
+    def _scene(self) -> Scene | type[CameraError]:
         opening = self._script.opening
         if self._step >= len(opening):
             return self._script.then

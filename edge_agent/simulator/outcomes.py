@@ -56,7 +56,8 @@ class Rule:
 
 _VERDICTS = (Kind.VERIFIED.value, Kind.NOT_VERIFIED.value)
 CHALLENGES = ("passed", "failed", "unavailable")
-OF_CAMERA = ("camera_unavailable", "inference_failed")
+OF_CAMERA = ("camera_unavailable", "camera_frozen", "frame_loop")
+OF_MODELS = ("inference_failed",)
 OF_SERVICE = {"unknown_user": 404, "forbidden": 403, "bad_request": 400}
 """Permanent errors of CypherFace, and the HTTP status that it gives for them."""
 _REFUSALS: dict[str, type[AgentError]] = {
@@ -95,7 +96,8 @@ RULES: dict[Kind, Rule] = {
         ("", *_VERDICTS), "CypherFace answers after the verdict deadline: `pending`, then (`verified`) `late`"
     ),
     Kind.FAILED: Rule(
-        (*OF_CAMERA, *OF_SERVICE), "hints, then `failed` with this code: the camera, the models or CypherFace gives up"
+        (*OF_CAMERA, *OF_MODELS, *OF_SERVICE),
+        "hints, then `failed` with this code: the camera, the models or CypherFace gives up",
     ),
     Kind.REFUSED: Rule(tuple(_REFUSALS), "the request is refused with this problem; the idempotency key is unused"),
 }

@@ -71,12 +71,19 @@ def test_every_kind_of_outcome_ends_as_its_name_says(client: AgentClient) -> Non
         "rejected:too_dark": ("rejected", False, ["too_dark"], None),
         "rejected:spoof_suspected": ("rejected", False, ["spoof_suspected"], None),
         "failed:camera_unavailable": ("failed", False, [], "camera_unavailable"),
+        "failed:frame_loop": ("failed", False, [], "frame_loop"),
         "failed:inference_failed": ("failed", False, [], "inference_failed"),
         "failed:unknown_user": ("failed", False, [], "unknown_user"),
     }
     found = {}
     for user in rows:
-        limit_s = 1 if user.startswith("rejected") else 3 if user == "failed:camera_unavailable" else None
+        limit_s = (
+            1
+            if user.startswith("rejected")
+            else 3
+            if user in {"failed:camera_unavailable", "failed:frame_loop"}
+            else None
+        )
         record = client.verify(user, wait_s=30, search_timeout_s=limit_s)
         error = record.error.code if record.error else None
         found[user] = (record.state.value, record.approved, record.reasons, error)
