@@ -104,7 +104,9 @@ def bind_tcp(address: str, key: str = "api.tcp") -> socket.socket:
     """
     parts = urlsplit(f"//{address}")
     host = ip_address(parts.hostname or "")
-    sock = socket.socket(socket.AF_INET6 if host.version == 6 else socket.AF_INET, socket.SOCK_STREAM)
+    # asyncio turns Nagle's algorithm off where the protocol is named, and only there: else each answer waits 40 ms
+    family = socket.AF_INET6 if host.version == 6 else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # a restart need not wait for old connections
         sock.bind((str(host), parts.port or 0))

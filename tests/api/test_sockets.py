@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import grp
 import json
 import os
@@ -138,6 +139,25 @@ def test_both_kinds_of_loopback_address_can_be_listened_on() -> None:
     if Path("/proc/net/if_inet6").exists() and Path("/proc/net/if_inet6").read_text():
         with bind_tcp(f"[::1]:{free_port()}") as six:
             assert six.getsockname()[0] == "::1"
+
+
+def test_an_answer_over_tcp_does_not_wait_until_its_beginning_is_acknowledged() -> None:
+    async def scenario() -> int:
+        loop = asyncio.get_running_loop()
+        accepted: asyncio.Future[socket.socket] = loop.create_future()
+
+        class Greeter(asyncio.Protocol):
+            def connection_made(self, transport: asyncio.BaseTransport) -> None:
+                accepted.set_result(transport.get_extra_info("socket"))
+
+        with bind_tcp("127.0.0.1:0") as listener:
+            async with await loop.create_server(Greeter, sock=listener):
+                _, writer = await asyncio.open_connection(*listener.getsockname())
+                no_delay = (await accepted).getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+                writer.close()
+        return no_delay
+
+    assert asyncio.run(scenario()) != 0
 
 
 @pytest.mark.parametrize("address", ["10.0.0.7:8470", "pos.example:8470", "0.0.0.0:8470"])
