@@ -29,7 +29,8 @@ from tests.picture.test_picture import png_claiming, with_orientation
 CONTRACT = {"file", "accepted", "reasons", "faces", "box", "landmarks", "checks", "liveness", "timings_ms"}
 EXTRAS = {"quality_score", "annotated", "error", "frames", "frame", "votes"}
 CHECK_KEYS = {"code", "measure", "value", "limit", "unit", "passed"}
-PACK_FILES = sorted(load_pack("open").file_names() - {load_pack("open").embedder.file})  # type: ignore[union-attr]
+OPEN = load_pack("open")
+PACK_FILES = sorted({OPEN.detector.file, *(member.file for model in OPEN.liveness for member in model.members)})
 pytestmark = pytest.mark.packs
 
 

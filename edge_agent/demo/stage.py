@@ -134,7 +134,7 @@ class Stage:
             "liveness": self._liveness,
             "session": {
                 "search_timeout_s": min(600.0, 5.0 * slow),
-                "verdict_timeout_s": min(600.0, 2.5 * slow),
+                "verdict_timeout_s": min(600.0, 5.0 * slow),
                 "capture_window_s": min(30.0, 0.5 * slow),
                 "hint_hold_s": min(10.0, 0.3 * slow),
             },
