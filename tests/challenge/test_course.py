@@ -197,6 +197,22 @@ def test_hints_that_a_turn_would_cause_are_not_told_while_it_is_asked() -> None:
     assert GateCode.SPOOF_SUSPECTED not in scene.hints
 
 
+def live_again(scene: Scene) -> None:
+    scene.eyes.scores = scores(0.9, 0.9)
+
+
+def test_what_the_models_say_of_a_turning_head_is_no_reason_for_a_rejection_and_so_locks_nobody_out() -> None:
+    scene = Scene(search_timeout_s=1.0, at_frame={20: a_spoof}, on_done=live_again, comes_back=False)
+    assert scene.film() == Rejected((GateCode.HOLD_STILL,))
+    assert scene.course.outcome is ChallengeOutcome.HEAD_TURN
+
+
+def test_a_hint_that_was_held_back_is_told_once_nothing_is_asked_any_more() -> None:
+    scene = Scene(search_timeout_s=1.0, at_frame={20: a_spoof})
+    assert scene.film() == Rejected((GateCode.SPOOF_SUSPECTED,))
+    assert scene.hints[-1] is GateCode.SPOOF_SUSPECTED
+
+
 class BlindEyes(TurningEyes):
     def eyes_open(self, frame: Frame, face: Face) -> tuple[float, float]:
         raise ModelError("cannot run fr_eye", code="model_invalid")
