@@ -134,6 +134,8 @@ class Filming:
         except TimeoutError:
             code = "camera_unavailable" if self._camera_worker.busy_s else AgentError.code
             return Lost(code, "filming did not end in time")
+        finally:
+            self._inference_worker.soon(self._screener.forget)
 
     async def _run(self) -> Outcome:
         while not self._challenge_failed() and self._clock() < self._deadline_s:
