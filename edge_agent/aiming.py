@@ -94,6 +94,7 @@ class Aim:
     async def _close(self) -> None:
         async with self._closing:
             if not self.over:
+                self._looking.end()
                 await self._release()
                 self.over = True
                 self._on_end(self.ended or "failed")

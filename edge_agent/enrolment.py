@@ -117,7 +117,11 @@ class Enrolment:
 
         image = read_picture(picture)
         limits = self._config.enrolment.stricter(self._config.gate)
-        assessment = Screener(vision, limits).still(Frame(image, 0.0, 0))
+        screener = Screener(vision, limits)
+        try:
+            assessment = screener.still(Frame(image, 0.0, 0))
+        finally:
+            screener.forget()
         face = assessment.measurement.face
         if not assessment.accepted or face is None:
             raise PictureRefused(assessment.reasons, failed_checks(assessment))

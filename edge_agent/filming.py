@@ -134,6 +134,8 @@ class Filming:
         except TimeoutError:
             code = "camera_unavailable" if self._camera_worker.busy_s else AgentError.code
             return Lost(code, "filming did not end in time")
+        finally:
+            self._inference_worker.soon(self._screener.forget)
 
     async def _run(self) -> Outcome:
         while not self._challenge_failed() and self._clock() < self._deadline_s:
@@ -217,19 +219,22 @@ class Filming:
         self._inference_errors = 0
         self._note_picture(assessment.measurement.digest)
         self._listeners.frame(assessment)
-        best, hint = self._framing.add(assessment)
+        best, hint = self._framing.add(assessment, self._excused)
         if self._challenge is not None:
             try:
                 eyes = await self._eyes(assessment)
             except ModelError as exc:
                 return Lost("inference_failed", exc.message)
             best = self._challenge.judge(assessment, best, eyes)
-        if hint is not None and not (self._challenge and self._challenge.mutes(hint.code)):
+        if hint is not None:
             self._listeners.hint(hint.code)
         if best is None:
             return None
         outcome = self._challenge.outcome if self._challenge else None
         return Captured(best, await self._encode(best), outcome)
+
+    def _excused(self, code: GateCode | None) -> bool:
+        return self._challenge is not None and self._challenge.excuses(code)
 
     async def _eyes(self, assessment: Assessment) -> tuple[float, float] | None:
         """How open they are, where the challenge asks. Raises ModelError."""

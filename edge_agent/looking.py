@@ -98,6 +98,11 @@ class Looking:
             return Look(b"", None, None, None, None, None, exc)
         return await self._inference_worker.run(self._look, frame)
 
+    def end(self) -> None:
+        """Nobody looks any more."""
+        if self._screener is not None:
+            self._inference_worker.soon(self._screener.forget)
+
     async def _mend(self, error: CameraError) -> None:
         """Open the camera again, unless it is only slow."""
         if error.code == "camera_stalled":

@@ -26,6 +26,13 @@ class AttentiveVision(Vision, Protocol):
     def measure_near(self, frame: Frame, face: Face) -> Measurement: ...
 
 
+@runtime_checkable
+class RememberingVision(Vision, Protocol):
+    """Vision that keeps memory from frame to frame."""
+
+    def forget(self) -> None: ...
+
+
 class Screener:
     """Screens the frames of one session, or stills. Not thread-safe; an inference error is raised, never judged."""
 
@@ -61,6 +68,11 @@ class Screener:
         measurement = self._vision.measure(frame)
         checks = check_frame(measurement, self._limits)
         return self._finish(frame, measurement, checks, began, liveness=measurement.face is not None, track_id=0)
+
+    def forget(self) -> None:
+        """The session is over: nothing of its pictures is kept in memory that is used again."""
+        if isinstance(self._vision, RememberingVision):
+            self._vision.forget()
 
     def _finish(
         self,

@@ -16,6 +16,7 @@ The rules (DESIGN "Gate"):
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from statistics import median_low
 
@@ -208,16 +209,23 @@ class Framing:
         """See BestShotVote.may_decide."""
         return self._vote.may_decide(at_s)
 
-    def add(self, assessment: Assessment) -> tuple[BestShot | None, Hint | None]:
-        """Returns the best shot, if there is one now, and the hint, if it has just changed."""
+    def add(
+        self, assessment: Assessment, excused: Callable[[GateCode | None], bool] = lambda _code: False
+    ) -> tuple[BestShot | None, Hint | None]:
+        """Returns the best shot, if there is one now, and the hint, if it has just changed.
+
+        ``excused``: a code that comes of what the customer was asked to do: neither a hint nor a reason, though the
+        models' votes count as ever.
+        """
         if not is_fresh(assessment.frame, self._started_at_s):
             return None, None
         self.frames += 1
-        reasons = assessment.reasons
+        best, reasons = self._vote.add(assessment), assessment.reasons
+        code = reasons[0] if reasons else None
+        if excused(code):
+            return best, None
         self._reasons.update(reasons[:1])
-        best = self._vote.add(assessment)
-        hint = self._hints.update(reasons[0] if reasons else None, assessment.frame.captured_at_s)
-        return best, hint
+        return best, self._hints.update(code, assessment.frame.captured_at_s)
 
     def reasons(self) -> tuple[GateCode, ...]:
         """Why nothing qualified: the most frequent most severe codes; never empty.

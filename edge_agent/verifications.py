@@ -35,6 +35,10 @@ from edge_agent.workers import Worker
 
 log = logging.getLogger(__name__)
 
+CLOSING_S = 2.0
+"""A capture is handed over once the camera has closed, so that the next one can begin with its verdict, or after this:
+its deadline runs, and a driver that hangs must not make the verdict late."""
+
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
@@ -251,7 +255,6 @@ class Verifications:
             await self._commit(record, outcome)
         except StateConflict as exc:
             log.info("the outcome of %s is not used: %s", record.id, exc.message)
-            return
         except Exception as exc:  # whatever it is, nobody may wait for this session any longer
             report(log, exc, f"cannot store the outcome of {record.id}")
             code, detail = (
@@ -259,13 +262,13 @@ class Verifications:
             )
             with contextlib.suppress(AgentError):
                 await self._keeper.run(Store.fail, record.id, code, detail)
-            return
+        else:
+            if isinstance(outcome, Captured):
+                session.forwarder.hold()
+                self._tasks.spawn(self._hand_over(record, session.forwarder, closing), f"hand over {record.id}")
         finally:
             await asyncio.wait({closing})
             self._ended(session)
-        if isinstance(outcome, Captured):
-            session.forwarder.hold()
-            self._tasks.spawn(self._hand_over(record, session.forwarder), f"hand over {record.id}")
 
     async def _commit(self, record: VerificationRecord, outcome: Outcome) -> None:
         match outcome:
@@ -294,18 +297,18 @@ class Verifications:
             self._session = None
             session.forwarder.let_go()
 
-    async def _hand_over(self, record: VerificationRecord, forwarder: Forwarder) -> None:
-        """Forward the live capture at once; when no verdict came in time it is pending."""
+    async def _hand_over(self, record: VerificationRecord, forwarder: Forwarder, closing: asyncio.Task[None]) -> None:
+        """Forward the live capture; when no verdict came in time it is pending."""
         self._handing_over += 1
         try:
-            await self._submit(record, forwarder)
-            await asyncio.sleep(record.verdict_timeout_s)
+            await asyncio.gather(self._submit(record, forwarder, closing), asyncio.sleep(record.verdict_timeout_s))
         finally:
             self._handing_over -= 1
         await self._keeper.run(Store.pend, record.id)
 
-    async def _submit(self, record: VerificationRecord, forwarder: Forwarder) -> None:
+    async def _submit(self, record: VerificationRecord, forwarder: Forwarder, closing: asyncio.Task[None]) -> None:
         try:
+            await asyncio.wait({closing}, timeout=CLOSING_S)
             await forwarder.submit(record.id)
         except Exception as exc:  # whatever it is, the deadline must come
             report(log, exc, f"cannot hand {record.id} over: it waits in the queue")

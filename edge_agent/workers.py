@@ -53,6 +53,10 @@ class Worker:
             future.add_done_callback(_note_failure)
             raise
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Run ``call``, which raises nothing, after what was handed over before. Nobody waits for it, nor for a hang."""
+        self._executor.submit(call)
+
     def close(self, *, abandon: bool = False) -> None:
         """Finish what was handed over, then end the thread. ``abandon``: leave a call that hangs, and what waits for it.
 

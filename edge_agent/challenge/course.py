@@ -25,7 +25,7 @@ _OF_MOVING: Final = frozenset({
     GateCode.HOLD_STILL, GateCode.TOO_BLURRY, GateCode.UNEVEN_LIGHT, GateCode.SPOOF_SUSPECTED,
     GateCode.LIVENESS_INPUT_REJECTED,
 })  # fmt: skip
-"""Hints that would gainsay a prompt: a head that turns as it was asked to gives them."""
+"""What a head gives that turns as it was asked to: as hints they would gainsay the prompt."""
 
 
 class Course:
@@ -104,8 +104,8 @@ class Course:
         same = latest.track_id == best.assessment.track_id == self._protocol.track_id
         return same and best.assessment.frame.captured_at_s in self._frontal
 
-    def mutes(self, code: GateCode | None) -> bool:
-        """True for a hint that is not for the customer now: it comes of doing what was asked."""
+    def excuses(self, code: GateCode | None) -> bool:
+        """True for what is now neither a hint for the customer nor held against them: it comes of doing what was asked."""
         return code in _OF_MOVING and self._protocol.begun and not self._protocol.over
 
     # -- for the POS

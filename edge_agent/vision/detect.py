@@ -77,6 +77,10 @@ class Detector:
                 return Sighting(found, whole=False)
         return Sighting(self._find(canvas, None), whole=True)
 
+    def forget(self) -> None:
+        """Keep no pixel of the last frame."""
+        self._canvas = None
+
     def _drawn(self, image: Image) -> Canvas:
         """The canvas of this frame; another size of frames, which is rare, gets another canvas."""
         size = (image.shape[1], image.shape[0])

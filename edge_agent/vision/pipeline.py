@@ -65,6 +65,10 @@ class Pipeline:
         spent_ms = {"detect": (detected - began) * 1000.0, "quality": (done - detected) * 1000.0}
         return Measurement(width, height, seen.faces, quality, picture_digest(frame.image), spent_ms, whole=seen.whole)
 
+    def forget(self) -> None:
+        """Nobody is looked at for now: keep no pixel of the last frame in memory that is used again."""
+        self._detector.forget()
+
     def liveness(self, frame: Frame, face: Face) -> tuple[LivenessScore, ...]:
         """The opinion of every liveness model of the pack, in its order. Raises ModelError."""
         scores = tuple(model.score(frame.image, face) for model in self._liveness)

@@ -17,7 +17,7 @@ from edge_agent.challenge.prompts import News
 from edge_agent.config import CaptureSection, GateSection, LivenessSection, SessionSection
 from edge_agent.errors import ModelError
 from edge_agent.filming import Captured, Filming, Listeners, Lost, Outcome, Rejected
-from edge_agent.types import ChallengeCode, ChallengeOutcome, Face, Frame, GateCode, LivenessScore
+from edge_agent.types import ChallengeCode, ChallengeOutcome, Face, Frame, GateCode, LivenessScore, Measurement
 from edge_agent.workers import Worker
 from tests.faces import scores
 from tests.turning import FAR, TurningEyes
@@ -195,6 +195,42 @@ def test_hints_that_a_turn_would_cause_are_not_told_while_it_is_asked() -> None:
     scene = Scene(at_frame={20: blurred, 24: sharp})
     assert isinstance(scene.film(), Captured)
     assert GateCode.SPOOF_SUSPECTED not in scene.hints
+
+
+def live_again(scene: Scene) -> None:
+    scene.eyes.scores = scores(0.9, 0.9)
+
+
+def test_what_the_models_say_of_a_turning_head_is_no_reason_for_a_rejection_and_so_locks_nobody_out() -> None:
+    scene = Scene(search_timeout_s=1.0, at_frame={20: a_spoof}, on_done=live_again, comes_back=False)
+    assert scene.film() == Rejected((GateCode.HOLD_STILL,))
+    assert scene.course.outcome is ChallengeOutcome.HEAD_TURN
+
+
+def test_a_hint_that_was_held_back_is_told_once_nothing_is_asked_any_more() -> None:
+    scene = Scene(search_timeout_s=1.0, at_frame={20: a_spoof})
+    assert scene.film() == Rejected((GateCode.SPOOF_SUSPECTED,))
+    assert scene.hints[-1] is GateCode.SPOOF_SUSPECTED
+
+
+class RememberingEyes(TurningEyes):
+    remembers = False
+
+    def measure(self, frame: Frame) -> Measurement:
+        self.remembers = True
+        return super().measure(frame)
+
+    def forget(self) -> None:
+        self.remembers = False
+
+
+@pytest.mark.parametrize("obeys", [True, False])
+def test_when_the_session_is_over_nothing_of_its_pictures_is_kept_in_memory(obeys: bool) -> None:
+    scene = Scene(obeys=obeys, terms={"attempts": 1})
+    scene.eyes = eyes = RememberingEyes()
+    outcome = scene.film()
+    assert isinstance(outcome, Captured if obeys else Rejected)
+    assert scene.camera.now_s > scene.began_s and not eyes.remembers
 
 
 class BlindEyes(TurningEyes):

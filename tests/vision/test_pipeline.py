@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import subprocess
 import sys
 import threading
+import weakref
 from dataclasses import replace
 from pathlib import Path
 
@@ -68,6 +70,18 @@ def test_the_golden_face_is_the_same_person_when_scaled_and_mirrored(open_pack: 
 
 
 @pytest.mark.packs
+def test_no_pixel_of_a_frame_is_kept_once_it_is_told_to_forget(open_pack: Pipeline):
+    before = open_pack.measure(frame(astronaut()))
+    canvas = open_pack._detector._canvas
+    assert canvas is not None and canvas.pixels.any()
+    kept = weakref.ref(canvas.pixels)
+    del canvas
+    open_pack.forget()
+    gc.collect()
+    assert kept() is None
+    assert open_pack.measure(frame(astronaut())).faces[0].box == before.faces[0].box
+
+
 def test_an_empty_frame_is_measured_as_empty(open_pack: Pipeline):
     measurement = open_pack.measure(frame(np.zeros((480, 640, 3), np.uint8)))
     assert (measurement.faces, measurement.quality, measurement.face) == ((), None, None)
