@@ -15,7 +15,7 @@ import pytest
 def test_the_demo_plays_six_scenarios_as_expected(open_pack_dir: Path, tmp_path: Path) -> None:
     pictures = tmp_path / "pictures"
     environment = {**os.environ, "EDGE_AGENT_MODELS_DIR": str(open_pack_dir), "XDG_CACHE_HOME": str(tmp_path / "cache")}
-    command = [sys.executable, "-m", "edge_agent", "demo", "--json", "--slow", "2", "--pictures", str(pictures)]
+    command = [sys.executable, "-m", "edge_agent", "demo", "--json", "--pictures", str(pictures)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=300, check=False, env=environment)
     assert done.returncode == 0, done.stderr
     results = [json.loads(line) for line in done.stdout.splitlines()]

@@ -58,8 +58,8 @@ def calibrate(
     attacks: tuple[str, ...],
     per_attack: int,
     challenge: str | None,
-    turn_threshold: float,
-    mirrored: bool,
+    turn_threshold: float | None,
+    mirrored: bool | None,
     seconds: float | None,
     out: Path | None,
     as_json: bool,
@@ -74,7 +74,7 @@ def calibrate(
 
     config = load_config(config_path)
     plan = Plan(bona_fide, attack_species(attacks), per_attack)
-    turns = turn_rules(challenge, turn_threshold, mirrored=mirrored)
+    turns = turn_rules(challenge, turn_threshold, mirrored, config.liveness)
     lasts_s = seconds or config.session.search_timeout_s + (CHALLENGE_S if turns else 0.0)
     collected, now = Collected(), datetime.now(UTC)
     with agent_stopped(config, "calibrate", STOP_HINT):

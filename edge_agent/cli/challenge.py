@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 if TYPE_CHECKING:
+    from edge_agent.config import LivenessSection
     from edge_agent.evaluate.turns import TurnRules
 
 Command = Callable[..., Any]
@@ -18,11 +19,13 @@ _challenge = click.option(
 _threshold = click.option(
     "--turn-threshold",
     type=click.FloatRange(0.10, 0.15),
-    default=0.12,
-    show_default=True,
-    help="How far the nose has to move against the face's plane, eye distances.",
+    help="How far the nose has to move against the face's plane, eye distances.  [default: liveness.turn_threshold]",
 )
-_mirrored = click.option("--mirrored", is_flag=True, help="The pictures are mirror images.")
+_mirrored = click.option(
+    "--mirrored/--not-mirrored",
+    default=None,
+    help="Whether the pictures are mirror images.  [default: liveness.mirrored]",
+)
 
 
 def challenge_options(command: Command) -> Command:
@@ -32,8 +35,15 @@ def challenge_options(command: Command) -> Command:
     return command
 
 
-def turn_rules(challenge: str | None, threshold: float, *, mirrored: bool) -> TurnRules | None:
-    """None without ``--challenge``."""
+def turn_rules(
+    challenge: str | None, threshold: float | None, mirrored: bool | None, configured: LivenessSection
+) -> TurnRules | None:
+    """None without ``--challenge``; what no option says is as ``configured``."""
     from edge_agent.evaluate.turns import TurnRules
 
-    return None if challenge is None else TurnRules(threshold, mirrored)
+    if challenge is None:
+        return None
+    return TurnRules(
+        configured.turn_threshold if threshold is None else threshold,
+        configured.mirrored if mirrored is None else mirrored,
+    )

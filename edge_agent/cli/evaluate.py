@@ -13,7 +13,7 @@ import click
 from edge_agent.cli.challenge import challenge_options, turn_rules
 from edge_agent.cli.opening import open_models
 from edge_agent.cli.options import load_config, models_dir_option
-from edge_agent.config import Config, GateSection, SessionSection
+from edge_agent.config import Config, GateSection, LivenessSection, SessionSection
 
 if TYPE_CHECKING:
     from edge_agent.types import JsonObject
@@ -101,8 +101,8 @@ def pad(
     config_path: Path | None,
     plot: Path,
     challenge: str | None,
-    turn_threshold: float,
-    mirrored: bool,
+    turn_threshold: float | None,
+    mirrored: bool | None,
     as_json: bool,
 ) -> None:
     """Attack and bona fide error rates from DIR: a subfolder bona_fide, and one per attack species.
@@ -118,7 +118,8 @@ def pad(
     files = files_by_group(folder)
     pipeline, config = _open(pack, models_dir, config_path)
     gate, session = (config.gate, config.session) if config else (GateSection(), SessionSection())
-    rules = Rules(gate, session, turn_rules(challenge, turn_threshold, mirrored=mirrored))
+    liveness = config.liveness if config else LivenessSection()
+    rules = Rules(gate, session, turn_rules(challenge, turn_threshold, mirrored, liveness))
     found, models = judge(files, pipeline, rules, _watched), models_of(pipeline.pack)
     score_histograms(found, f"pack {models.pack}").write(plot)
     if as_json:

@@ -19,6 +19,9 @@ Row = sqlite3.Row | dict[str, Any]
 _UNBOUND = dict.fromkeys(("failures", "templates", "provisional_answers"), frozenset({"mac", "seq"}))
 """Columns outside a row's mac; the number of such a row is known only after the insert, and nothing refers to it."""
 
+_PRIVATE = frozenset({"reference", "amount", "currency", "consent", "challenge"})
+"""What may be in a row's private details."""
+
 
 def columns_of(row: Row) -> dict[str, Any]:
     """The row by column; a ``sqlite3.Row`` looks for every name among all of them."""
@@ -87,7 +90,9 @@ def with_challenge(text: str | None, challenge: str) -> str:
 
 
 def private_details(text: str | None) -> dict[str, Any]:
-    details = json.loads(text) if text else {}
+    """Fields of a VerificationRecord; those that a later version of this program added are passed over."""
+    told = json.loads(text) if text else {}
+    details = {name: value for name, value in told.items() if name in _PRIVATE}
     if "amount" in details:
         details["amount"] = Decimal(details["amount"])
     if "consent" in details:

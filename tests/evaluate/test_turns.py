@@ -14,8 +14,9 @@ from click.testing import CliRunner
 
 from edge_agent.challenge.turn import Side
 from edge_agent.cli.calibrate import calibrate
+from edge_agent.cli.challenge import turn_rules
 from edge_agent.cli.evaluate import evaluate
-from edge_agent.config import GateSection, SessionSection
+from edge_agent.config import GateSection, LivenessSection, SessionSection
 from edge_agent.errors import InputError
 from edge_agent.evaluate import turns
 from edge_agent.evaluate.pad import BONA_FIDE, Group, report
@@ -366,3 +367,14 @@ def test_calibrate_prompts_whoever_stands_there(
 
 def _presentations(group: Any) -> list[dict[str, Any]]:
     return [p for one in (group if isinstance(group, list) else [group]) for p in one["presentations"]]
+
+
+@pytest.mark.parametrize(
+    ("given", "used"), [((None, None), (0.14, True)), ((0.11, None), (0.11, True)), ((None, False), (0.14, False))]
+)
+def test_what_no_option_says_is_as_the_terminal_is_configured(given: Any, used: Any) -> None:
+    configured = LivenessSection(turn_threshold=0.14, mirrored=True)
+    rules = turn_rules("head_turn", given[0], given[1], configured)
+    assert rules is not None
+    assert (rules.threshold, rules.mirrored) == used
+    assert turn_rules(None, given[0], given[1], configured) is None

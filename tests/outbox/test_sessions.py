@@ -12,6 +12,7 @@ import pytest
 from edge_agent.errors import InputError, StorageError
 from edge_agent.outbox import Store
 from edge_agent.outbox.records import Consent, Limits, StateConflict, VerificationRecord
+from edge_agent.outbox.rows import private_details
 from edge_agent.types import State
 from tests.outbox.fakes import (
     ENVIRONMENT,
@@ -273,3 +274,7 @@ def test_a_full_disk_refuses_the_new_and_keeps_the_old(state_dir: Path, clock: F
         assert lease(store).record.id == old.id
         free[0] = 1 << 40
         assert store.create(new)[1] is False  # the key was not consumed
+
+
+def test_a_detail_that_a_later_version_added_does_not_keep_a_record_from_being_read() -> None:
+    assert private_details('{"reference": "order 7", "tip": "1.50"}') == {"reference": "order 7"}
