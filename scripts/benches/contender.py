@@ -148,7 +148,7 @@ def _vision(picture: Picture, terms: dict[str, Any]) -> dict[str, Work]:
         used = {pack.detector.file, *(member.file for member in model.members)}
         files = {name: file for name, file in pack.files.items() if name in used}
         detector = replace(pack.detector, input_px=(640, 640))
-        pack = replace(pack, detector=detector, liveness=(model,), embedder=None, files=files)
+        pack = replace(pack, detector=detector, liveness=(model,), embedder=None, eyes=None, files=files)
     pipeline = open_pipeline(pack, Path(terms["models"]))
 
     def judge(frame: Frame) -> None:
