@@ -17,7 +17,7 @@ KNOWN_SYSTEMS = {
     "ubuntu": ("22.04", "24.04"),
 }
 ARCHITECTURES = ("x86_64", "aarch64")
-HOMES = ("/home/", "/root/", "/run/user/")
+HOMES = ("/home", "/root", "/run/user")
 """What ProtectHome= hides from the service."""
 BOARDS = ("raspberry-pi", "jetson", "none")
 
@@ -101,7 +101,7 @@ def objections(machine: Machine) -> Iterator[tuple[str, str]]:
             f"the libraries exist for 64-bit x86_64 and aarch64 only, and this is {found}",
             "install the 64-bit image of the system (Raspberry Pi OS 64-bit); --force needs wheels that you built",
         )
-    if f"{machine.python}/".startswith(HOMES):
+    if any(Path(machine.python).is_relative_to(home) for home in HOMES):
         yield f"the service cannot see the Python in {machine.python}", "PYTHON=/usr/bin/python3 scripts/install …"
     if not machine.systemd:
         yield "systemd does not run this machine", "--root DIR installs into a folder, without a service"

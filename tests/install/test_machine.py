@@ -73,7 +73,8 @@ REFUSED = [
     (replace(GOOD, architecture="armv7l", bits=32), "32-bit userland on armv7l", "64-bit image"),
     (replace(GOOD, bits=32), "32-bit userland on aarch64", "Raspberry Pi OS 64-bit"),
     (replace(GOOD, systemd=False), "systemd does not run this machine", "--root DIR"),
-    (replace(GOOD, python="/root/python/3.11"), "cannot see the Python in /root/python", "/usr/bin/python3"),
+    (replace(GOOD, python="/home/pi/python/3.11"), "cannot see the Python in /home/pi/python", "/usr/bin/python3"),
+    (replace(GOOD, python="/root"), "cannot see the Python in /root", "/usr/bin/python3"),
 ]
 
 

@@ -19,8 +19,10 @@ from tests.powercut.old import OLD_VERSION, pack_old, version
 from tests.powercut.phases import DRIVEN, Line, Phase, counted_as, next_to_drive, under_way
 from tests.powercut.report import End, Result, Row, count, summary
 
-STATE = "/root/state"
-OLD = "/root/old"
+HOME = "/root"
+"""Where the emulated machine's only user is at home."""
+STATE = f"{HOME}/state"
+OLD = f"{HOME}/old"
 OLD_ARCHIVE = "old.tar"
 OLD_CAPTURES = 3000
 BASE_URL = f"http://127.0.0.1:{PORT}/"
@@ -237,7 +239,7 @@ class Run:
         """No cuts: captures are stored and forwarded while the loopback device loses packets."""
         self.lives += 1
         self.progress(f"life {self.lives}: {LOSS_CAPTURES} captures, {percent} % of the packets are lost")
-        worker = f"--do both --captures {LOSS_CAPTURES} --clock /root/clock --hurry"
+        worker = f"--do both --captures {LOSS_CAPTURES} --clock {HOME}/clock --hurry"
         arguments = [str(self.lives), "-", "-", STATE, *self._worker(worker, STATE)]
         printed = self.machine.live(arguments, limit_s=DRAIN_LIMIT_S, network=f"loss {percent}%")
         life = self._read(Phase.IDLE, STATE)
